@@ -1,0 +1,239 @@
+// The Wasserstein alignment on the CPU. With labels, the standard deviations of b are computed once per
+// class, and a class's gradients are added up over its contiguous rows in the sorted order of labels.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <cmath>
+
+#include "../common/labels.h"
+#include "../common/simd.h"
+#include "op.h"
+
+namespace mcfa_fast {
+namespace {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+constexpr int64_t kRowsPerTask = 256;
+
+namespace loops {
+
+template <typename T>
+MCFA_INLINE void deviation_row(const T* logvar, T* deviation, int64_t n) {
+#pragma omp simd
+  for (int64_t d = 0; d < n; ++d) {
+    deviation[d] = simd_exp(T(0.5) * logvar[d]);
+  }
+}
+
+template <typename T>
+MCFA_INLINE T squared_distance_row(const T* mean_a, const T* logvar_a, const T* mean_b, const T* deviation_b, int64_t n) {
+  T sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t d = 0; d < n; ++d) {
+    const T mean = mean_a[d] - mean_b[d];
+    const T deviation = simd_exp(T(0.5) * logvar_a[d]) - deviation_b[d];
+    sum += mean * mean + deviation * deviation;
+  }
+  return sum;
+}
+
+// Gradients of a's row, and minus those of b's means and deviations added to grad_mean_b, grad_deviation_b.
+template <typename T>
+MCFA_INLINE void grad_row(
+    T weight, const T* mean_a, const T* logvar_a, const T* mean_b, const T* deviation_b, int64_t n, T* grad_mean_a,
+    T* grad_logvar_a, T* grad_mean_b, T* grad_deviation_b) {
+#pragma omp simd
+  for (int64_t d = 0; d < n; ++d) {
+    const T deviation_a = simd_exp(T(0.5) * logvar_a[d]);
+    const T mean = weight * (mean_a[d] - mean_b[d]);
+    const T deviation = weight * (deviation_a - deviation_b[d]);
+    grad_mean_a[d] = mean;
+    grad_logvar_a[d] = T(0.5) * deviation_a * deviation;
+    grad_mean_b[d] -= mean;
+    grad_deviation_b[d] -= deviation;
+  }
+}
+
+}  // namespace loops
+
+#define MCFA_INSTANTIATE_ROWS(T)                                                                             \
+  MCFA_SIMD_CLONES void deviation_row(const T* logvar, T* deviation, int64_t n) {                            \
+    loops::deviation_row(logvar, deviation, n);                                                              \
+  }                                                                                                          \
+  MCFA_SIMD_CLONES T squared_distance_row(                                                                   \
+      const T* mean_a, const T* logvar_a, const T* mean_b, const T* deviation_b, int64_t n) {                \
+    return loops::squared_distance_row(mean_a, logvar_a, mean_b, deviation_b, n);                            \
+  }                                                                                                          \
+  MCFA_SIMD_CLONES void grad_row(                                                                            \
+      T weight, const T* mean_a, const T* logvar_a, const T* mean_b, const T* deviation_b, int64_t n,        \
+      T* grad_mean_a, T* grad_logvar_a, T* grad_mean_b, T* grad_deviation_b) {                               \
+    loops::grad_row(                                                                                         \
+        weight, mean_a, logvar_a, mean_b, deviation_b, n, grad_mean_a, grad_logvar_a, grad_mean_b,           \
+        grad_deviation_b);                                                                                   \
+  }
+
+MCFA_INSTANTIATE_ROWS(float)
+MCFA_INSTANTIATE_ROWS(double)
+
+// The inputs in the accumulation dtype, with b's standard deviations, and which rows of a meet which row of b.
+template <typename T>
+class Problem {
+ public:
+  Problem(
+      const Tensor& mean_a, const Tensor& logvar_a, const Tensor& mean_b, const Tensor& logvar_b,
+      const OptionalTensor& labels)
+      : mean_a_(accumulating(mean_a)),
+        logvar_a_(accumulating(logvar_a)),
+        mean_b_(accumulating(mean_b)),
+        deviation_b_(at::empty_like(mean_b_)) {
+    const auto logvar = accumulating(logvar_b);
+    at::parallel_for(0, rows_b(), kRowsPerTask, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        deviation_row(
+            logvar.template const_data_ptr<T>() + row * columns(),
+            deviation_b_.template mutable_data_ptr<T>() + row * columns(), columns());
+      }
+    });
+    if (labels) {
+      labels_ = sort_labels(*labels, std::nullopt, rows_b());
+    }
+  }
+
+  int64_t rows_a() const {
+    return mean_a_.size(0);
+  }
+  int64_t rows_b() const {
+    return mean_b_.size(0);
+  }
+  int64_t columns() const {
+    return mean_a_.size(1);
+  }
+  const T* mean_a(int64_t row) const {
+    return at_row(mean_a_, row);
+  }
+  const T* logvar_a(int64_t row) const {
+    return at_row(logvar_a_, row);
+  }
+  const T* mean_b(int64_t row) const {
+    return at_row(mean_b_, row);
+  }
+  const T* deviation_b(int64_t row) const {
+    return at_row(deviation_b_, row);
+  }
+
+  // Calls visit(row of a, row of b) for every pair that is compared; the pairs of one row of b come from one
+  // thread, in ascending order of the rows of a.
+  template <typename Visit>
+  void for_each_pair(const Visit& visit) const {
+    if (labels_) {
+      for_each_class(*labels_, [&](const ClassRun& run) {
+        for (int64_t row = run.begin; row < run.end; ++row) {
+          visit(labels_->order[row], run.label);
+        }
+      });
+    } else {
+      at::parallel_for(0, rows_a(), kRowsPerTask, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          visit(row, row);
+        }
+      });
+    }
+  }
+
+ private:
+  static Tensor accumulating(const Tensor& tensor) {
+    return tensor.to(c10::CppTypeToScalarType<T>::value).contiguous();
+  }
+  const T* at_row(const Tensor& tensor, int64_t row) const {
+    return tensor.template const_data_ptr<T>() + row * columns();
+  }
+
+  Tensor mean_a_;
+  Tensor logvar_a_;
+  Tensor mean_b_;
+  Tensor deviation_b_;
+  std::optional<SortedLabels> labels_;
+};
+
+template <typename T>
+WassersteinForward forward(
+    const Tensor& mean_a, const Tensor& logvar_a, const Tensor& mean_b, const Tensor& logvar_b,
+    const OptionalTensor& labels, Reduction reduction) {
+  const Problem<T> problem(mean_a, logvar_a, mean_b, logvar_b, labels);
+  auto distance = at::empty({problem.rows_a()}, mean_a.options().dtype(c10::CppTypeToScalarType<T>::value));
+  T* distances = distance.template mutable_data_ptr<T>();
+  problem.for_each_pair([&](int64_t a, int64_t b) {
+    distances[a] = std::sqrt(squared_distance_row(
+        problem.mean_a(a), problem.logvar_a(a), problem.mean_b(b), problem.deviation_b(b), problem.columns()));
+  });
+  if (reduction == Reduction::kNone) {
+    return {distance.clone(), distance};
+  }
+  double total = 0;
+  for (int64_t row = 0; row < problem.rows_a(); ++row) {
+    total += distances[row];
+  }
+  const double divisor = reduction == Reduction::kMean ? std::max<int64_t>(problem.rows_a(), 1) : 1;
+  return {at::full({}, total / divisor, distance.options()), distance};
+}
+
+template <typename T>
+WassersteinBackward backward(
+    const Tensor& grad_loss, const Tensor& distance, const Tensor& mean_a, const Tensor& logvar_a,
+    const Tensor& mean_b, const Tensor& logvar_b, const OptionalTensor& labels, Reduction reduction) {
+  const Problem<T> problem(mean_a, logvar_a, mean_b, logvar_b, labels);
+  const int64_t width = problem.columns();
+  const auto options = distance.options();
+  const auto grads = grad_loss.to(distance.scalar_type()).expand({problem.rows_a()}).contiguous();
+  const T* grad = grads.template const_data_ptr<T>();
+  const T* distances = distance.template const_data_ptr<T>();
+  const T scale = reduction == Reduction::kMean ? T(1) / static_cast<T>(std::max<int64_t>(problem.rows_a(), 1)) : T(1);
+  auto grad_mean_a = at::empty({problem.rows_a(), width}, options);
+  auto grad_logvar_a = at::empty({problem.rows_a(), width}, options);
+  auto grad_mean_b = at::zeros({problem.rows_b(), width}, options);
+  auto grad_logvar_b = at::zeros({problem.rows_b(), width}, options);  // of the deviations until the last step
+  const auto row_of = [width](Tensor& tensor, int64_t row) { return tensor.template mutable_data_ptr<T>() + row * width; };
+  problem.for_each_pair([&](int64_t a, int64_t b) {
+    const T weight = distances[a] > 0 ? scale * grad[a] / distances[a] : T(0);
+    grad_row(
+        weight, problem.mean_a(a), problem.logvar_a(a), problem.mean_b(b), problem.deviation_b(b), width,
+        row_of(grad_mean_a, a), row_of(grad_logvar_a, a), row_of(grad_mean_b, b), row_of(grad_logvar_b, b));
+  });
+  at::parallel_for(0, problem.rows_b(), kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t d = 0; d < width; ++d) {
+        row_of(grad_logvar_b, row)[d] *= T(0.5) * problem.deviation_b(row)[d];
+      }
+    }
+  });
+  const auto type = mean_a.scalar_type();
+  return {grad_mean_a.to(type), grad_logvar_a.to(type), grad_mean_b.to(type), grad_logvar_b.to(type)};
+}
+
+WassersteinForward wasserstein_forward_cpu(
+    const Tensor& mean_a, const Tensor& logvar_a, const Tensor& mean_b, const Tensor& logvar_b,
+    const OptionalTensor& labels, std::string_view reduction) {
+  check_wasserstein(mean_a, logvar_a, mean_b, logvar_b, labels);
+  const bool in_double = accumulation_type(mean_a.scalar_type()) == at::kDouble;
+  return (in_double ? forward<double> : forward<float>)(
+      mean_a, logvar_a, mean_b, logvar_b, labels, parse_reduction(reduction));
+}
+
+WassersteinBackward wasserstein_backward_cpu(
+    const Tensor& grad_loss, const Tensor& distance, const Tensor& mean_a, const Tensor& logvar_a,
+    const Tensor& mean_b, const Tensor& logvar_b, const OptionalTensor& labels, std::string_view reduction) {
+  const bool in_double = accumulation_type(mean_a.scalar_type()) == at::kDouble;
+  return (in_double ? backward<double> : backward<float>)(
+      grad_loss, distance.contiguous(), mean_a, logvar_a, mean_b, logvar_b, labels, parse_reduction(reduction));
+}
+
+TORCH_LIBRARY_IMPL(mcfa_fast, CPU, m) {
+  m.impl("wasserstein_forward", wasserstein_forward_cpu);
+  m.impl("wasserstein_backward", wasserstein_backward_cpu);
+}
+
+}  // namespace
+}  // namespace mcfa_fast

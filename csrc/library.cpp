@@ -1,0 +1,35 @@
+// Every operator's schema, once. Implementations register themselves where they are written:
+// <stem>/op.cpp (Meta, Autograd, Autocast), <stem>/cpu.cpp and, in a CUDA build, <stem>/cuda.cu.
+#include <ATen/core/enum_tag.h>
+#include <torch/library.h>
+
+TORCH_LIBRARY(mcfa_fast, m) {
+  m.set_python_module("mcfa_fast.ops");
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+
+  // Contrastive losses of MCFA (Eqs. 4-6), those asked for, in one pass; with log-sum-exps for backward.
+  m.def(
+      "contrastive_forward(Tensor visual, Tensor? semantic, Tensor labels, Tensor temperature, "
+      "bool vtov, bool vtos, bool stov, str positives, str reduction, bool normalize, int ignore_index) -> "
+      "(Tensor loss_vtov, Tensor loss_vtos, Tensor loss_stov, "
+      "Tensor lse_vtov, Tensor lse_positives, Tensor lse_vtos, Tensor lse_stov)",
+      tags);
+  m.def(
+      "contrastive_backward(Tensor? grad_vtov, Tensor? grad_vtos, Tensor? grad_stov, "
+      "Tensor visual, Tensor? semantic, Tensor labels, Tensor temperature, "
+      "Tensor lse_vtov, Tensor lse_positives, Tensor lse_vtos, Tensor lse_stov, "
+      "str positives, str reduction, bool normalize, int ignore_index) -> "
+      "(Tensor grad_visual, Tensor grad_semantic, Tensor grad_temperature)",
+      tags);
+
+  // Wasserstein alignment of MCFA (Eq. 3); the rows of b are gathered by label where labels are given.
+  m.def(
+      "wasserstein_forward(Tensor mean_a, Tensor logvar_a, Tensor mean_b, Tensor logvar_b, Tensor? labels, "
+      "str reduction) -> (Tensor loss, Tensor distance)",
+      tags);
+  m.def(
+      "wasserstein_backward(Tensor grad_loss, Tensor distance, Tensor mean_a, Tensor logvar_a, Tensor mean_b, "
+      "Tensor logvar_b, Tensor? labels, str reduction) -> "
+      "(Tensor grad_mean_a, Tensor grad_logvar_a, Tensor grad_mean_b, Tensor grad_logvar_b)",
+      tags);
+}

@@ -1,0 +1,294 @@
+"""The losses as functions: same names, arguments and values as in :mod:`mcfa_fast.reference`.
+
+Shapes: ``visual [N, D]`` latents of instances, ``semantic [C, D]`` latents of class descriptors,
+``labels [N]`` classes in ``0..C-1``. All of them run in memory linear in N + C: no N×N or N×C matrix
+is ever formed, neither forward nor backward. They accept float32, float64, float16 and bfloat16 and
+return float32 (float64 for float64), accumulate in at least that precision, and give bitwise the
+same result when called again with the same input on the same machine. They work under
+``torch.compile(fullgraph=True)``, ``torch.export`` and autocast; :mod:`mcfa_fast.losses` has them as
+modules, which ``torch.jit.script`` compiles too. They can be differentiated once; a second
+derivative raises :class:`NotImplementedError`.
+
+Source of the equations: Liu et al., "Multi-level Cross-modal Feature Alignment via Contrastive
+Learning towards Zero-shot Classification of Remote Sensing Image Scenes" (MCFA), 2023.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mcfa_fast import ops
+from mcfa_fast.ops import ContrastiveLossValues
+
+__all__ = [
+    "ContrastiveLossValues",
+    "contrastive_losses",
+    "stov_loss",
+    "vtos_loss",
+    "vtov_loss",
+    "wasserstein_alignment",
+]
+
+
+def vtov_loss(
+    visual: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float | Tensor,
+    positives: str = "out",
+    reduction: str = "sum",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> Tensor:
+    r"""Visual-to-visual supervised contrastive loss (MCFA, Eq. 4).
+
+    With :math:`s_{ij} = v_i \cdot v_j / \tau` and :math:`P(i)` the other instances of i's class,
+
+    .. math::
+        \ell_i = \log \sum_{a \ne i} e^{s_{ia}} - \frac{1}{|P(i)|} \sum_{p \in P(i)} s_{ip}
+        \quad\text{("out")},\qquad
+        \ell_i = \log \sum_{a \ne i} e^{s_{ia}} - \log \frac{1}{|P(i)|} \sum_{p \in P(i)} e^{s_{ip}}
+        \quad\text{("in")}.
+
+    An instance that is alone in its class has no positive: it contributes no loss of its own and is
+    left out of a mean, but remains a negative of the others.
+
+    Args:
+        visual: Latents ``[N, D]``.
+        labels: Integer classes ``[N]``; any integers, since only their equality matters.
+        temperature: :math:`\tau > 0`, a float or a 0-dim tensor, which may require grad.
+        positives: ``"out"`` (the paper) averages the positives outside the logarithm, ``"in"`` (the
+            authors' code) inside.
+        reduction: ``"sum"`` (the paper), ``"mean"`` over anchors that have a positive, or ``"none"``.
+        normalize: Divide each latent by its L2 norm first; the gradient goes through it.
+        ignore_index: Instances with this label are neither anchors nor negatives.
+
+    Returns:
+        The loss, 0-dim, or ``[N]`` for ``reduction="none"`` (0 for anchors that do not count). A
+        batch without any valid anchor gives exactly 0 with zero gradients.
+
+    Raises:
+        ValueError: A wrong shape, device, option or temperature; the message names the argument.
+        TypeError: A wrong dtype.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> visual = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> mf.functional.vtov_loss(visual, torch.tensor([0, 0, 1]), temperature=1.0)
+        tensor(0.6265)
+    """
+    return ops.contrastive(
+        visual,
+        None,
+        labels,
+        temperature,
+        True,
+        False,
+        False,
+        positives,
+        reduction,
+        normalize,
+        ignore_index,
+    ).vtov
+
+
+def vtos_loss(
+    visual: Tensor,
+    semantic: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float | Tensor,
+    reduction: str = "sum",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> Tensor:
+    r"""Visual-to-semantic contrastive loss (MCFA, Eq. 5).
+
+    The cross entropy of the similarities of each instance to every class descriptor:
+    :math:`\ell_i = \log \sum_k e^{v_i \cdot s_k / \tau} - v_i \cdot s_{y_i} / \tau`.
+
+    Args:
+        visual: Latents of instances ``[N, D]``.
+        semantic: Latents of class descriptors ``[C, D]``; every row is a candidate.
+        labels: Integer classes ``[N]`` in ``0..C-1``.
+        temperature: :math:`\tau > 0`, a float or a 0-dim tensor, which may require grad.
+        reduction: ``"sum"`` (the paper), ``"mean"`` over the instances kept, or ``"none"``.
+        normalize: Divide each latent by its L2 norm first; the gradient goes through it.
+        ignore_index: Instances with this label do not count.
+
+    Returns:
+        The loss, 0-dim, or ``[N]`` for ``reduction="none"``.
+
+    Raises:
+        ValueError: A wrong shape, device, option or temperature, or a label outside ``0..C-1``.
+        TypeError: A wrong dtype.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> visual, semantic = torch.eye(2), torch.eye(2)
+        >>> mf.functional.vtos_loss(visual, semantic, torch.tensor([0, 1]), temperature=1.0)
+        tensor(0.6265)
+    """
+    return ops.contrastive(
+        visual,
+        semantic,
+        labels,
+        temperature,
+        False,
+        True,
+        False,
+        "out",
+        reduction,
+        normalize,
+        ignore_index,
+    ).vtos
+
+
+def stov_loss(
+    visual: Tensor,
+    semantic: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float | Tensor,
+    positives: str = "out",
+    reduction: str = "sum",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> Tensor:
+    r"""Semantic-to-visual contrastive loss (MCFA, Eq. 6).
+
+    Each class present in the batch is an anchor, its instances :math:`P(c)` the positives:
+    :math:`\ell_c = \log \sum_i e^{s_c \cdot v_i / \tau} - \frac{1}{n_c} \sum_{p \in P(c)} s_c \cdot v_p / \tau`
+    for ``"out"``, with the log-mean-exp of the positives instead of their mean for ``"in"``.
+
+    Args:
+        visual: Latents of instances ``[N, D]``.
+        semantic: Latents of class descriptors ``[C, D]``.
+        labels: Integer classes ``[N]`` in ``0..C-1``.
+        temperature: :math:`\tau > 0`, a float or a 0-dim tensor, which may require grad.
+        positives: ``"out"`` (the paper) or ``"in"`` (the authors' code), as in :func:`vtov_loss`.
+        reduction: ``"sum"`` (the paper), ``"mean"`` over the classes present, or ``"none"``.
+        normalize: Divide each latent by its L2 norm first; the gradient goes through it.
+        ignore_index: Instances with this label do not count.
+
+    Returns:
+        The loss, 0-dim, or ``[C]`` for ``reduction="none"`` (0 for classes without an instance).
+
+    Raises:
+        ValueError: A wrong shape, device, option or temperature, or a label outside ``0..C-1``.
+        TypeError: A wrong dtype.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> visual, semantic = torch.eye(2), torch.eye(2)
+        >>> mf.functional.stov_loss(visual, semantic, torch.tensor([0, 1]), temperature=1.0)
+        tensor(0.6265)
+    """
+    return ops.contrastive(
+        visual,
+        semantic,
+        labels,
+        temperature,
+        False,
+        False,
+        True,
+        positives,
+        reduction,
+        normalize,
+        ignore_index,
+    ).stov
+
+
+def contrastive_losses(
+    visual: Tensor,
+    semantic: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float | Tensor,
+    positives: str = "out",
+    reduction: str = "sum",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> ContrastiveLossValues:
+    """:func:`vtov_loss`, :func:`vtos_loss` and :func:`stov_loss` of one batch in one fused pass.
+
+    Latents are normalised and ordered by label once, and VtoS and StoV share each N×C similarity.
+
+    Args:
+        visual: Latents of instances ``[N, D]``.
+        semantic: Latents of class descriptors ``[C, D]``.
+        labels: Integer classes ``[N]`` in ``0..C-1``.
+        temperature: τ > 0, a float or a 0-dim tensor, which may require grad.
+        positives: ``"out"`` or ``"in"``, for VtoV and StoV.
+        reduction: ``"sum"``, ``"mean"`` or ``"none"``, each loss over its own anchors.
+        normalize: Divide each latent by its L2 norm first; the gradient goes through it.
+        ignore_index: Instances with this label do not count.
+
+    Returns:
+        A named tuple ``(vtov, vtos, stov)``.
+
+    Raises:
+        ValueError: A wrong shape, device, option or temperature, or a label outside ``0..C-1``.
+        TypeError: A wrong dtype.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> visual, semantic = torch.randn(32, 16, requires_grad=True), torch.randn(4, 16)
+        >>> labels = torch.arange(32) % 4
+        >>> losses = mf.functional.contrastive_losses(visual, semantic, labels, temperature=0.1)
+        >>> (losses.vtov + losses.vtos + losses.stov).backward()
+        >>> visual.grad.shape
+        torch.Size([32, 16])
+    """
+    return ops.contrastive(
+        visual,
+        semantic,
+        labels,
+        temperature,
+        True,
+        True,
+        True,
+        positives,
+        reduction,
+        normalize,
+        ignore_index,
+    )
+
+
+def wasserstein_alignment(
+    mean_a: Tensor,
+    logvar_a: Tensor,
+    mean_b: Tensor,
+    logvar_b: Tensor,
+    labels: Tensor | None = None,
+    *,
+    reduction: str = "sum",
+) -> Tensor:
+    r"""2-Wasserstein distance between diagonal Gaussians (MCFA, Eq. 3).
+
+    :math:`d_i = \sqrt{\|\mu_{a,i} - \mu_{b,j}\|^2 + \|\sigma_{a,i} - \sigma_{b,j}\|^2}` with
+    :math:`\sigma = \exp(\tfrac{1}{2} \log \sigma^2)`, where row i of a meets row :math:`j = y_i` of b,
+    or row :math:`j = i` without labels. The gradient at distance 0 is defined as 0.
+
+    Args:
+        mean_a: Means ``[N, D]``, of the instances.
+        logvar_a: Logarithms of the variances ``[N, D]``.
+        mean_b: Means ``[C, D]``, of the classes; ``[N, D]`` without labels.
+        logvar_b: Logarithms of the variances, of the shape of ``mean_b``.
+        labels: Integer rows of b ``[N]`` in ``0..C-1``.
+        reduction: ``"sum"`` (the paper), ``"mean"`` over the N instances, or ``"none"``.
+
+    Returns:
+        The loss, 0-dim, or the distances ``[N]`` for ``reduction="none"``.
+
+    Raises:
+        ValueError: A wrong shape, device or option, or a label outside ``0..C-1``.
+        TypeError: A wrong dtype.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> mean, logvar = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)
+        >>> mf.functional.wasserstein_alignment(mean, logvar, torch.zeros(1, 2), logvar)
+        tensor(5.)
+    """
+    return ops.wasserstein(mean_a, logvar_a, mean_b, logvar_b, labels, reduction)

@@ -1,0 +1,224 @@
+"""The losses as modules: each stores the options of its twin in :mod:`mcfa_fast.functional`.
+
+All of them compile with ``torch.jit.script`` and run from C++ without Python.
+"""
+
+from __future__ import annotations
+
+from typing import Optional, Union
+
+from torch import Tensor, nn
+
+from mcfa_fast import ops
+from mcfa_fast.ops import ContrastiveLossValues
+
+
+class _ContrastiveOptions(nn.Module):
+    """The options that the contrastive losses share."""
+
+    def __init__(
+        self,
+        temperature: Union[float, Tensor] = 2.0,
+        *,
+        reduction: str = "sum",
+        normalize: bool = True,
+        ignore_index: int = -100,
+    ):
+        super().__init__()
+        if isinstance(temperature, nn.Parameter):
+            self.temperature = temperature
+        elif isinstance(temperature, Tensor):
+            self.register_buffer("temperature", temperature)
+        else:
+            self.temperature = float(temperature)
+        self.reduction = reduction
+        self.normalize = normalize
+        self.ignore_index = ignore_index
+
+    def extra_repr(self) -> str:
+        temperature = self.temperature
+        value = temperature.item() if isinstance(temperature, Tensor) else temperature
+        positives = f", positives={self.positives!r}" if hasattr(self, "positives") else ""
+        return (
+            f"temperature={value:g}{positives}, reduction={self.reduction!r}, "
+            f"normalize={self.normalize}, ignore_index={self.ignore_index}"
+        )
+
+
+class VtoVLoss(_ContrastiveOptions):
+    """Visual-to-visual loss (MCFA, Eq. 4): :func:`mcfa_fast.functional.vtov_loss` as a module.
+
+    Args:
+        temperature: τ > 0; an :class:`torch.nn.Parameter` is trained with the model.
+        positives: ``"out"`` (the paper) or ``"in"`` (the authors' code).
+        reduction: ``"sum"``, ``"mean"`` over anchors with a positive, or ``"none"``.
+        normalize: Divide each latent by its L2 norm first.
+        ignore_index: Instances with this label do not count.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> loss = torch.jit.script(mf.VtoVLoss(temperature=0.5))
+        >>> loss(torch.eye(3), torch.tensor([0, 0, 1]))
+        tensor(1.3863)
+    """
+
+    def __init__(self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options):
+        super().__init__(temperature, **options)
+        self.positives = positives
+
+    def forward(self, visual: Tensor, labels: Tensor) -> Tensor:
+        """The loss of ``visual [N, D]`` with ``labels [N]``."""
+        return ops.contrastive(
+            visual,
+            None,
+            labels,
+            self.temperature,
+            True,
+            False,
+            False,
+            self.positives,
+            self.reduction,
+            self.normalize,
+            self.ignore_index,
+        ).vtov
+
+
+class VtoSLoss(_ContrastiveOptions):
+    """Visual-to-semantic loss (MCFA, Eq. 5): :func:`mcfa_fast.functional.vtos_loss` as a module.
+
+    Args:
+        temperature: τ > 0; an :class:`torch.nn.Parameter` is trained with the model.
+        reduction: ``"sum"``, ``"mean"`` over instances, or ``"none"``.
+        normalize: Divide each latent by its L2 norm first.
+        ignore_index: Instances with this label do not count.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> mf.VtoSLoss(temperature=1.0)(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
+        tensor(0.6265)
+    """
+
+    def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> Tensor:
+        """The loss of ``visual [N, D]`` against ``semantic [C, D]`` with ``labels [N]``."""
+        return ops.contrastive(
+            visual,
+            semantic,
+            labels,
+            self.temperature,
+            False,
+            True,
+            False,
+            "out",
+            self.reduction,
+            self.normalize,
+            self.ignore_index,
+        ).vtos
+
+
+class StoVLoss(_ContrastiveOptions):
+    """Semantic-to-visual loss (MCFA, Eq. 6): :func:`mcfa_fast.functional.stov_loss` as a module.
+
+    Args:
+        temperature: τ > 0; an :class:`torch.nn.Parameter` is trained with the model.
+        positives: ``"out"`` (the paper) or ``"in"`` (the authors' code).
+        reduction: ``"sum"``, ``"mean"`` over the classes present, or ``"none"``.
+        normalize: Divide each latent by its L2 norm first.
+        ignore_index: Instances with this label do not count.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> mf.StoVLoss(temperature=1.0)(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
+        tensor(0.6265)
+    """
+
+    def __init__(self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options):
+        super().__init__(temperature, **options)
+        self.positives = positives
+
+    def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> Tensor:
+        """The loss of ``semantic [C, D]`` against ``visual [N, D]`` with ``labels [N]``."""
+        return ops.contrastive(
+            visual,
+            semantic,
+            labels,
+            self.temperature,
+            False,
+            False,
+            True,
+            self.positives,
+            self.reduction,
+            self.normalize,
+            self.ignore_index,
+        ).stov
+
+
+class ContrastiveLosses(_ContrastiveOptions):
+    """All three losses in one pass: :func:`mcfa_fast.functional.contrastive_losses` as a module.
+
+    Args:
+        temperature: τ > 0; an :class:`torch.nn.Parameter` is trained with the model.
+        positives: ``"out"`` (the paper) or ``"in"`` (the authors' code), for VtoV and StoV.
+        reduction: ``"sum"``, ``"mean"`` or ``"none"``, each loss over its own anchors.
+        normalize: Divide each latent by its L2 norm first.
+        ignore_index: Instances with this label do not count.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> losses = mf.ContrastiveLosses(temperature=torch.nn.Parameter(torch.tensor(0.1)))
+        >>> vtov, vtos, stov = losses(torch.randn(8, 4), torch.randn(2, 4), torch.arange(8) % 2)
+        >>> (vtov + vtos + stov).backward()
+        >>> losses.temperature.grad is not None
+        True
+    """
+
+    def __init__(self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options):
+        super().__init__(temperature, **options)
+        self.positives = positives
+
+    def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> ContrastiveLossValues:
+        """``(vtov, vtos, stov)`` of ``visual [N, D]``, ``semantic [C, D]`` and ``labels [N]``."""
+        return ops.contrastive(
+            visual,
+            semantic,
+            labels,
+            self.temperature,
+            True,
+            True,
+            True,
+            self.positives,
+            self.reduction,
+            self.normalize,
+            self.ignore_index,
+        )
+
+
+class WassersteinAlignment(nn.Module):
+    """Wasserstein alignment (MCFA, Eq. 3): :func:`mcfa_fast.functional.wasserstein_alignment` as a module.
+
+    Args:
+        reduction: ``"sum"``, ``"mean"`` over instances, or ``"none"``.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> mean, logvar = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)
+        >>> mf.WassersteinAlignment()(mean, logvar, torch.zeros(1, 2), logvar)
+        tensor(5.)
+    """
+
+    def __init__(self, *, reduction: str = "sum"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(
+        self,
+        mean_a: Tensor,
+        logvar_a: Tensor,
+        mean_b: Tensor,
+        logvar_b: Tensor,
+        labels: Optional[Tensor] = None,
+    ) -> Tensor:
+        """The distance of a's rows ``[N, D]`` from b's rows, gathered by ``labels [N]`` if given."""
+        return ops.wasserstein(mean_a, logvar_a, mean_b, logvar_b, labels, self.reduction)
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"

@@ -1,0 +1,74 @@
+"""The compiled operators as typed functions that TorchScript can compile.
+
+These are the thin layer between :mod:`mcfa_fast.functional`, which documents them, and
+``torch.ops.mcfa_fast``, which checks the arguments and computes. Importing this module loads the
+extension and so registers the operators.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Tuple, Union
+
+import torch
+from torch import Tensor
+
+from mcfa_fast._extension import load
+
+load()
+
+
+class ContrastiveLossValues(NamedTuple):
+    """The three contrastive losses of one batch."""
+
+    vtov: Tensor
+    vtos: Tensor
+    stov: Tensor
+
+
+def contrastive(
+    visual: Tensor,
+    semantic: Optional[Tensor],
+    labels: Tensor,
+    temperature: Union[float, Tensor],
+    vtov: bool,
+    vtos: bool,
+    stov: bool,
+    positives: str,
+    reduction: str,
+    normalize: bool,
+    ignore_index: int,
+) -> ContrastiveLossValues:
+    """Those of the three losses that are asked for, in one pass; the others come back as 0."""
+    if isinstance(temperature, Tensor):
+        tau = temperature
+    else:
+        tau = torch.full([], temperature, dtype=torch.float64)
+    losses = torch.ops.mcfa_fast.contrastive_forward(
+        visual,
+        semantic,
+        labels,
+        tau,
+        vtov,
+        vtos,
+        stov,
+        positives,
+        reduction,
+        normalize,
+        ignore_index,
+    )
+    return ContrastiveLossValues(losses[0], losses[1], losses[2])
+
+
+def wasserstein(
+    mean_a: Tensor,
+    logvar_a: Tensor,
+    mean_b: Tensor,
+    logvar_b: Tensor,
+    labels: Optional[Tensor],
+    reduction: str,
+) -> Tensor:
+    """The 2-Wasserstein distance of each row of a from its row of b, reduced."""
+    losses: Tuple[Tensor, Tensor] = torch.ops.mcfa_fast.wasserstein_forward(
+        mean_a, logvar_a, mean_b, logvar_b, labels, reduction
+    )
+    return losses[0]

@@ -1,0 +1,148 @@
+"""The definitions of the losses in plain PyTorch: the one oracle of tests and benchmarks.
+
+Every function has the signature and semantics of its twin in :mod:`mcfa_fast.functional`, is
+differentiable any number of times, works on any device, and computes in the dtype it is given
+(float64 for an oracle). It is written to be read beside the paper's equations, and it allocates
+the full N×N and N×C matrices that the compiled operators avoid.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mcfa_fast.ops import ContrastiveLossValues
+
+
+def vtov_loss(
+    visual: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float | Tensor,
+    positives: str = "out",
+    reduction: str = "sum",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> Tensor:
+    """Visual-to-visual loss (MCFA, Eq. 4); see :func:`mcfa_fast.functional.vtov_loss`."""
+    visual = _normalized(visual, normalize)
+    similarity = visual @ visual.T / temperature
+    kept = labels != ignore_index
+    others = kept[None, :] & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    positive = others & (labels[:, None] == labels[None, :])
+    valid = kept & positive.any(dim=1)
+    losses = _contrast(similarity, others, positive, positives)
+    return _reduced(losses, valid, reduction)
+
+
+def vtos_loss(
+    visual: Tensor,
+    semantic: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float | Tensor,
+    reduction: str = "sum",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> Tensor:
+    """Visual-to-semantic loss (MCFA, Eq. 5); see :func:`mcfa_fast.functional.vtos_loss`."""
+    similarity = _normalized(visual, normalize) @ _normalized(semantic, normalize).T / temperature
+    kept = labels != ignore_index
+    own = kept[:, None] & (labels[:, None] == torch.arange(len(semantic), device=labels.device))
+    losses = _contrast(similarity, torch.ones_like(own), own, "out")
+    return _reduced(losses, kept, reduction)
+
+
+def stov_loss(
+    visual: Tensor,
+    semantic: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float | Tensor,
+    positives: str = "out",
+    reduction: str = "sum",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> Tensor:
+    """Semantic-to-visual loss (MCFA, Eq. 6); see :func:`mcfa_fast.functional.stov_loss`."""
+    similarity = _normalized(semantic, normalize) @ _normalized(visual, normalize).T / temperature
+    kept = (labels != ignore_index)[None, :].expand(len(semantic), -1)
+    classes = torch.arange(len(semantic), device=labels.device)
+    positive = kept & (classes[:, None] == labels[None, :])
+    losses = _contrast(similarity, kept, positive, positives)
+    return _reduced(losses, positive.any(dim=1), reduction)
+
+
+def contrastive_losses(
+    visual: Tensor,
+    semantic: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float | Tensor,
+    positives: str = "out",
+    reduction: str = "sum",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> ContrastiveLossValues:
+    """All three losses; see :func:`mcfa_fast.functional.contrastive_losses`."""
+    shared = dict(
+        temperature=temperature,
+        reduction=reduction,
+        normalize=normalize,
+        ignore_index=ignore_index,
+    )
+    return ContrastiveLossValues(
+        vtov_loss(visual, labels, positives=positives, **shared),
+        vtos_loss(visual, semantic, labels, **shared),
+        stov_loss(visual, semantic, labels, positives=positives, **shared),
+    )
+
+
+def wasserstein_alignment(
+    mean_a: Tensor,
+    logvar_a: Tensor,
+    mean_b: Tensor,
+    logvar_b: Tensor,
+    labels: Tensor | None = None,
+    *,
+    reduction: str = "sum",
+) -> Tensor:
+    """2-Wasserstein distance (MCFA, Eq. 3); see :func:`mcfa_fast.functional.wasserstein_alignment`."""
+    if labels is not None:
+        mean_b, logvar_b = mean_b[labels], logvar_b[labels]
+    squared = (mean_a - mean_b).square().sum(dim=1)
+    squared = squared + ((logvar_a / 2).exp() - (logvar_b / 2).exp()).square().sum(dim=1)
+    apart = squared > 0
+    distance = torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)
+    return _reduced(distance, torch.ones_like(apart), reduction)
+
+
+def _normalized(latents: Tensor, normalize: bool) -> Tensor:
+    return F.normalize(latents, dim=1) if normalize else latents
+
+
+def _contrast(similarity: Tensor, others: Tensor, positive: Tensor, positives: str) -> Tensor:
+    """-log of the share of ``positive`` in the softmax over ``others``, per row."""
+    log_denominator = _masked_logsumexp(similarity, others)
+    count = positive.sum(dim=1).clamp(min=1).to(similarity.dtype)
+    if positives == "out":
+        return log_denominator - torch.where(positive, similarity, 0).sum(dim=1) / count
+    return log_denominator - (_masked_logsumexp(similarity, positive) - count.log())
+
+
+def _masked_logsumexp(similarity: Tensor, mask: Tensor) -> Tensor:
+    """Log-sum-exp of each row's masked entries; 0 with zero gradient for a row without any."""
+    if similarity.shape[1] == 0:
+        return similarity.sum(dim=1)
+    masked = torch.where(mask, similarity, -torch.inf)
+    some = mask.any(dim=1, keepdim=True)
+    return torch.where(some, masked, 0).logsumexp(dim=1) * some.squeeze(1)
+
+
+def _reduced(losses: Tensor, valid: Tensor, reduction: str) -> Tensor:
+    losses = torch.where(valid, losses, 0)
+    if reduction == "none":
+        return losses
+    total = losses.sum()
+    return total if reduction == "sum" else total / valid.sum().clamp(min=1)

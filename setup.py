@@ -1,0 +1,49 @@
+"""Builds the extension mcfa_fast._C; everything else about the package is in pyproject.toml.
+
+MCFA_FAST_CUDA=on|off forces a build with or without CUDA (default: auto), TORCH_CUDA_ARCH_LIST
+chooses the GPU architectures, MAX_JOBS the number of compilers at once.
+"""
+
+import os
+from pathlib import Path
+
+from setuptools import setup
+from torch.utils import cpp_extension
+
+CXX_FLAGS = ["-O3", "-fopenmp", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
+DEFAULT_ARCHITECTURES = "8.0;9.0a+PTX"
+
+
+def use_cuda() -> bool:
+    """Decides whether to build the CUDA kernels, and prints why."""
+    wish = os.environ.get("MCFA_FAST_CUDA", "auto")
+    if wish not in ("auto", "on", "off"):
+        raise SystemExit(f"MCFA_FAST_CUDA: expected 'auto', 'on' or 'off', but got {wish!r}")
+    toolkit, torch_cuda = cpp_extension.CUDA_HOME, cpp_extension.torch.version.cuda
+    if wish == "off":
+        decision, reason = False, "MCFA_FAST_CUDA=off"
+    elif torch_cuda is None:
+        decision, reason = False, "the installed PyTorch is a CPU build"
+    elif toolkit is None:
+        decision, reason = False, "no CUDA toolkit was found (set CUDA_HOME)"
+    else:
+        decision, reason = True, f"PyTorch has CUDA {torch_cuda}, and the toolkit is {toolkit}"
+    if wish == "on" and not decision:
+        raise SystemExit(f"MCFA_FAST_CUDA=on, but {reason}")
+    print(f"mcfa_fast: building {'with' if decision else 'without'} CUDA: {reason}", flush=True)
+    return decision
+
+
+def extension():
+    cuda = use_cuda()
+    sources = sorted(str(path) for path in Path("csrc").rglob("*.cpp"))
+    flags = {"cxx": CXX_FLAGS}
+    if not cuda:
+        return cpp_extension.CppExtension("mcfa_fast._C", sources, extra_compile_args=flags, extra_link_args=["-fopenmp"])
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
+    sources += sorted(str(path) for path in Path("csrc").rglob("*.cu"))
+    flags["nvcc"] = ["-O3", "--use_fast_math=false", "-lineinfo"]
+    return cpp_extension.CUDAExtension("mcfa_fast._C", sources, extra_compile_args=flags, extra_link_args=["-fopenmp"])
+
+
+setup(ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension})
