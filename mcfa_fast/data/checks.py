@@ -1,0 +1,118 @@
+"""Checks of the arrays of a dataset. Each raises one :class:`DatasetError` naming the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mcfa_fast.data.errors import DatasetError
+
+_FEATURE_DTYPES = (np.float16, np.float32, np.float64)
+_SCAN_BYTES = 16 * 2**20
+
+
+def check_features(features: Any) -> None:
+    """Check that ``features`` is a finite floating ``[N, F]`` array with ``N, F >= 1``.
+
+    The values are read in blocks of rows, so that a memory map is never copied as a whole.
+    """
+    if not isinstance(features, np.ndarray):
+        raise TypeError(f"features: expected a numpy array, got {type(features).__name__}")
+    filename = getattr(features, "filename", None)
+    what = f"features ({filename})" if filename else "features"
+    if features.ndim != 2 or 0 in features.shape:
+        raise DatasetError(f"{what}: expected shape [N, F] with N, F >= 1, got {features.shape}")
+    if features.dtype not in _FEATURE_DTYPES:
+        raise DatasetError(
+            f"{what}: expected float16, float32 or float64 in native byte order, "
+            f"got {features.dtype.str}"
+        )
+    step = max(1, _SCAN_BYTES // (features.shape[1] * features.itemsize))
+    for start in range(0, len(features), step):
+        finite = np.isfinite(features[start : start + step]).all(axis=1)
+        if not finite.all():
+            raise DatasetError(f"{what}: NaN or infinity in row {start + int(finite.argmin())}")
+
+
+def check_class_names(class_names: Any) -> tuple[str, ...]:
+    """Return ``class_names`` as a tuple of distinct, non-empty strings."""
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+        raise DatasetError(f"class_names: expected a list of strings, got {class_names!r:.60}")
+    names = tuple(class_names)
+    if not names:
+        raise DatasetError("class_names: expected at least one class, got none")
+    seen = set()
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise DatasetError(f"class_names: expected non-empty strings, got {name!r:.60}")
+        if name in seen:
+            raise DatasetError(f"class_names: {name!r} occurs more than once")
+        seen.add(name)
+    return names
+
+
+def check_labels(labels: Any, rows: int, classes: int) -> np.ndarray:
+    """Return ``labels`` as int64 ``[rows]``, every value in ``0..classes-1``."""
+    labels = np.asarray(labels)
+    if labels.shape != (rows,):
+        raise DatasetError(
+            f"labels: expected shape ({rows},), one label per row of features, got {labels.shape}"
+        )
+    if labels.dtype.kind not in "iu":
+        raise DatasetError(f"labels: expected integers, got dtype {labels.dtype}")
+    labels = labels.astype(np.int64)
+    outside = (labels < 0) | (labels >= classes)
+    if outside.any():
+        row = int(outside.argmax())
+        raise DatasetError(
+            f"labels: row {row} has label {labels[row]}, but classes are 0..{classes - 1}"
+        )
+    return labels
+
+
+def check_semantics(semantics: Any, classes: int) -> np.ndarray:
+    """Return ``semantics`` as finite float32 ``[classes, A]`` with ``A >= 1``."""
+    semantics = np.asarray(semantics)
+    if semantics.dtype.kind not in "fiub":
+        raise DatasetError(f"semantics: expected numbers, got dtype {semantics.dtype}")
+    if semantics.ndim != 2 or len(semantics) != classes or semantics.shape[1] == 0:
+        raise DatasetError(
+            f"semantics: expected shape ({classes}, A), one descriptor per class, "
+            f"got {semantics.shape}"
+        )
+    with np.errstate(over="ignore"):
+        semantics = np.ascontiguousarray(semantics, dtype=np.float32)
+    finite = np.isfinite(semantics).all(axis=1)
+    if not finite.all():
+        raise DatasetError(
+            f"semantics: a value of class {int(finite.argmin())} is NaN, infinite "
+            "or too large for float32"
+        )
+    return semantics
+
+
+def check_indices(values: Any, what: str, size: int) -> np.ndarray:
+    """Return ``values`` as int64 ``[n]``: distinct numbers in ``0..size-1``, order kept."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = None
+    if array is None or array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise DatasetError(f"{what}: expected a flat list of integers, got {values!r:.60}")
+    array = array.astype(np.int64)
+    if array.size and not (array.min() >= 0 and array.max() < size):
+        bad = array[(array < 0) | (array >= size)][0]
+        raise DatasetError(f"{what}: {bad} is out of range 0..{size - 1}")
+    values, counts = np.unique(array, return_counts=True)
+    if (counts > 1).any():
+        raise DatasetError(f"{what}: {values[counts > 1][0]} occurs more than once")
+    return array
+
+
+def describe_classes(classes: Iterable[int], class_names: Sequence[str]) -> str:
+    """Class names with their indices for a message, at most ten of them."""
+    classes = list(classes)
+    text = ", ".join(f"{class_names[c]!r} ({c})" for c in classes[:10])
+    return text + (f" and {len(classes) - 10} more" if len(classes) > 10 else "")

@@ -1,0 +1,100 @@
+"""The CSV/MAT/TXT layout in which MCFA's authors keep their data."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from mcfa_fast.data.dataset import Dataset
+from mcfa_fast.data.errors import DatasetError
+from mcfa_fast.data.files import choose, read_mat, read_text, require, to_zero_based
+from mcfa_fast.data.splits import Rows, RowSplits
+
+_SPLIT_FOLDER = re.compile(r"(g?zsl)_(\w+)_5split")
+
+
+def load_csv_folder(
+    path: Path, *, features: str | None = None, semantics: str | None = None
+) -> Dataset:
+    """Load a folder in the layout of the authors' public code.
+
+    =========================================== ===================================================
+    ``NAME.csv``                                features ``[N, F]``, no header; kept as float32
+    ``label_NAME.txt``, or one ``label*.txt``   labels that count from 1, one per line
+    one ``.mat`` file                           one variable ``[C, A]``, the descriptors
+    ``zsl_RATIO_5split/``                       ``seen_class_loc_RATIO_K.txt`` and
+                                                ``unseen_class_loc_RATIO_K.txt``: training and test
+                                                rows, counting from 0, one per line
+    ``gzsl_RATIO_5split/``                      the same and ``test_seen_class_loc_RATIO_K.txt``
+    =========================================== ===================================================
+
+    Splits are called ``"RATIO:K"``, for example ``"6010:1"``, and keep the rows in the order of
+    the files. Classes are called ``"class_00"``, ``"class_01"`` and so on. The table is
+    read into memory; :func:`~mcfa_fast.data.save_folder` converts it once to memory-mapped form.
+
+    Args:
+        path: The folder.
+        features: Stem of the ``.csv`` file; None if there is only one.
+        semantics: Stem of the ``.mat`` file; None if there is only one.
+
+    Raises:
+        DatasetError: if a file is missing, damaged or inconsistent with the others, or if there
+            is more than one choice.
+    """
+    features_path = choose(sorted(path.glob("*.csv")), features, option="features", where=path)
+    semantics_path = choose(sorted(path.glob("*.mat")), semantics, option="semantics", where=path)
+    table = _read_semantics(semantics_path)
+    labels_path = _labels_file(path, features_path)
+    labels = to_zero_based(read_text(labels_path, np.int64, dimensions=1), str(labels_path))
+    return Dataset(
+        name=path.resolve().name,
+        features=read_text(features_path, np.float32, dimensions=2),
+        labels=labels,
+        class_names=tuple(f"class_{label:02d}" for label in range(len(table))),
+        semantics=table,
+        splits=_read_splits(path),
+    )
+
+
+def _labels_file(path: Path, features_path: Path) -> Path:
+    named = path / f"label_{features_path.stem}.txt"
+    others = sorted(path.glob("label*.txt"))
+    return others[0] if not named.exists() and len(others) == 1 else require(named, "the labels")
+
+
+def _read_semantics(path: Path) -> np.ndarray:
+    variables = read_mat(path)
+    if len(variables) != 1:
+        raise DatasetError(f"{path}: expected one variable, got {sorted(variables)}")
+    table = np.squeeze(next(iter(variables.values())))
+    if table.ndim != 2:
+        raise DatasetError(f"{path}: expected descriptors [C, A], got shape {table.shape}")
+    return table
+
+
+def _read_splits(path: Path) -> RowSplits | None:
+    tables: dict[str, dict[str, Rows]] = {"zsl": {}, "gzsl": {}}
+    for folder in sorted(path.glob("*zsl_*_5split"), reverse=True):
+        match = _SPLIT_FOLDER.fullmatch(folder.name)
+        if match is None:
+            continue
+        kind, ratio = match.groups()
+        for seen in sorted(folder.glob(f"seen_class_loc_{ratio}_*.txt"), key=_number):
+            rows = {"train": seen, "test_unseen": folder / f"un{seen.name}"}
+            if kind == "gzsl":
+                rows["test_seen"] = folder / f"test_{seen.name}"
+            arrays = {
+                part: read_text(require(file, f"{part} rows"), np.int64, dimensions=1)
+                for part, file in rows.items()
+            }
+            tables[kind][f"{ratio}:{_number(seen)}"] = Rows(**arrays)
+    return RowSplits(**tables) if tables["zsl"] or tables["gzsl"] else None
+
+
+def _number(file: Path) -> int:
+    number = file.stem.rpartition("_")[2]
+    if not number.isdecimal():
+        raise DatasetError(f"{file}: expected a split number at the end of the name")
+    return int(number)

@@ -1,0 +1,128 @@
+"""Reading single files. Whatever is wrong with one, the error is a :class:`DatasetError`.
+
+The readers of binary formats meet damaged files with exceptions of many types (``zlib.error``,
+``struct.error``, ``OverflowError``, ...), so they catch ``Exception``.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from mcfa_fast.data.errors import DatasetError, MissingFileError
+
+
+def require(path: Path, purpose: str) -> Path:
+    """Return ``path`` if it is a file, else raise :class:`MissingFileError`."""
+    if not path.is_file():
+        raise MissingFileError(f"{path}: missing ({purpose})")
+    return path
+
+
+def choose(files: Sequence[Path], name: str | None, *, option: str, where: Path) -> Path:
+    """Return the only file, or the one whose file name or stem is ``name``.
+
+    Args:
+        files: The files to choose from.
+        name: File name or stem, or None.
+        option: Name of the option of :func:`~mcfa_fast.data.load`, for messages.
+        where: The folder, for messages.
+    """
+    if name is None:
+        if len(files) == 1:
+            return files[0]
+    else:
+        for file in files:
+            if name in (file.name, file.stem):
+                return file
+    found = ", ".join(sorted(file.stem for file in files)) or "none"
+    wanted = f"no {option} {name!r}" if name is not None else f"choose one with {option}=..."
+    raise DatasetError(f"{where}: {wanted}; there are: {found}")
+
+
+def read_npy(path: Path, *, memory_map: bool = False) -> np.ndarray:
+    """Read a ``.npy`` file, never unpickling; a memory map is read-only."""
+    try:
+        array = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+    except Exception as error:
+        raise _unreadable(path, ".npy array", error) from error
+    if not isinstance(array, np.ndarray):
+        raise DatasetError(f"{path}: expected one .npy array, got an archive")
+    return array
+
+
+def read_npz_names(path: Path) -> tuple[str, ...]:
+    """Names of the arrays in a ``.npz`` file."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return tuple(archive.files)
+    except Exception as error:
+        raise _unreadable(path, ".npz archive", error) from error
+
+
+def read_npz(path: Path, name: str) -> np.ndarray:
+    """Read one array of a ``.npz`` file, never unpickling."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return archive[name]
+    except Exception as error:
+        raise _unreadable(path, f".npz archive with a plain array {name!r}", error) from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a UTF-8 JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def read_mat(path: Path, variables: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Read variables of a MATLAB file (format 4 to 7.2), all of them when None.
+
+    SciPy's reader trusts the type codes inside. Compressed files, which MATLAB writes by default,
+    are checksummed; an uncompressed one with a wrong type code can crash the interpreter.
+    """
+    try:
+        content = scipy.io.loadmat(path, variable_names=variables, appendmat=False)
+    except NotImplementedError as error:
+        raise DatasetError(
+            f"{path}: a MATLAB 7.3 (HDF5) file; save it with save(..., '-v7')"
+        ) from error
+    except Exception as error:
+        raise _unreadable(path, "MATLAB file", error) from error
+    return {name: value for name, value in content.items() if not name.startswith("__")}
+
+
+def read_text(path: Path, dtype: type, *, dimensions: int) -> np.ndarray:
+    """Read a file of numbers without header, comma-separated when two-dimensional."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an empty file is no more than a warning to numpy
+            return np.loadtxt(path, dtype=dtype, delimiter=",", comments=None, ndmin=dimensions)
+    except (OSError, ValueError, Warning) as error:
+        raise _unreadable(path, "table of numbers", error) from error
+
+
+def to_zero_based(values: np.ndarray, what: str) -> np.ndarray:
+    """Turn an array of numbers that count from 1 into int64 ``[n]`` that count from 0."""
+    flat = np.asarray(values).ravel()
+    if flat.dtype.kind not in "iuf":
+        raise DatasetError(f"{what}: expected numbers, got dtype {flat.dtype}")
+    bad = ~((flat >= 1) & (flat < 2**53) & (flat == np.floor(flat)))
+    if bad.any():
+        raise DatasetError(f"{what}: expected whole numbers from 1 up, got {flat[bad][0]}")
+    return flat.astype(np.int64) - 1
+
+
+def _unreadable(path: Path, expected: str, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"{path}: cannot be read as a {expected}; it is damaged, cut short or of another kind "
+        f"(pickled objects are never loaded): {error}"
+    )

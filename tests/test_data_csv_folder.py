@@ -1,0 +1,134 @@
+"""The CSV/MAT/TXT layout of the authors' code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.io
+from data_helpers import TINY_LABELS, assert_proper, tiny_arrays, write_csv_folder
+
+from mcfa_fast.data import DatasetError, MissingFileError, load, save_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_csv_folder(tmp_path / "ours")
+
+
+def test_folder_is_read_as_written(folder):
+    dataset = load(folder)
+    arrays = tiny_arrays()
+    assert dataset.class_names == ("class_00", "class_01", "class_02", "class_03", "class_04")
+    np.testing.assert_array_equal(dataset.features, arrays["features"])
+    np.testing.assert_array_equal(dataset.labels, arrays["labels"])
+    np.testing.assert_array_equal(dataset.semantics, arrays["semantics"])
+
+    assert dataset.split_names == ("32:1",)
+    seen = [row for row in range(29, -1, -1) if TINY_LABELS[row] < 3]
+    plain, general = (dataset.split("32:1", generalized=g) for g in (False, True))
+    assert plain.train.tolist() == seen and plain.test_seen.size == 0
+    assert general.train.tolist() == seen[4:] and general.test_seen.tolist() == seen[:4]
+    for split in (plain, general):
+        assert_proper(split, dataset)
+        assert split.test_unseen.tolist() == [r for r in range(30) if TINY_LABELS[r] >= 3]
+
+
+def test_splits_are_listed_by_ratio_and_number(folder):
+    for ratio, k in (("23", 1), ("32", 10), ("32", 2)):
+        for kind in ("seen", "unseen"):
+            target = folder / f"zsl_{ratio}_5split" / f"{kind}_class_loc_{ratio}_{k}.txt"
+            target.parent.mkdir(exist_ok=True)
+            target.write_text((folder / f"zsl_32_5split/{kind}_class_loc_32_1.txt").read_text())
+    dataset = load(folder)
+    assert dataset.split_names == ("32:1", "32:2", "32:10", "23:1")
+    with pytest.raises(DatasetError, match=r"'32:2' has no generalized form"):
+        dataset.split("32:2", generalized=True)
+
+
+def test_variants_of_the_files(folder):
+    (folder / "label_rest18_tune.txt").rename(folder / "labels.txt")
+    table = tiny_arrays()["semantics"]
+    scipy.io.savemat(folder / "bert.mat", {"x": table[None]})
+    np.testing.assert_array_equal(load(folder).semantics, table)
+    scipy.io.savemat(folder / "word.mat", {"x": 2 * table})
+    with pytest.raises(DatasetError, match="choose one with semantics=...; there are: bert, word"):
+        load(folder)
+    np.testing.assert_array_equal(load(folder, semantics="word").semantics, 2 * table)
+    (folder / "other.csv").write_text((folder / "rest18_tune.csv").read_text())
+    with pytest.raises(DatasetError, match="features=...; there are: other, rest18_tune"):
+        load(folder, semantics="bert")
+    assert load(folder, semantics="bert", features="other.csv").features.shape == (30, 6)
+
+
+def test_without_splits(folder):
+    for file in folder.glob("*zsl_*/*"):
+        file.unlink()
+    dataset = load(folder)
+    assert dataset.split_names == ()
+    assert_proper(dataset.split("3/2:seed=0", generalized=True), dataset)
+
+
+def test_converts_to_a_dataset_folder(folder, tmp_path):
+    first = load(folder)
+    second = load(save_folder(first, tmp_path / "converted"))
+    np.testing.assert_array_equal(first.features, second.features)
+    for generalized in (False, True):
+        a, b = (data.split(generalized=generalized) for data in (first, second))
+        for field in vars(a):
+            np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "label_rest18_tune.txt",
+        "zsl_32_5split/unseen_class_loc_32_1.txt",
+        "gzsl_32_5split/test_seen_class_loc_32_1.txt",
+    ],
+)
+def test_missing_file(folder, file):
+    (folder / file).unlink()
+    with pytest.raises(MissingFileError, match=f"{folder / file}: missing"):
+        load(folder)
+
+
+def test_missing_choice(folder):
+    (folder / "bert.mat").unlink()
+    with pytest.raises(DatasetError, match="choose one with semantics=...; there are: none"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("rest18_tune.csv", "", "rest18_tune.csv: cannot be read as a table of numbers"),
+        ("rest18_tune.csv", "1,2\n3\n", "rest18_tune.csv: cannot be read as a table .* row"),
+        ("rest18_tune.csv", "a,b\n3,4\n", "rest18_tune.csv: cannot be read .*'a'"),
+        ("rest18_tune.csv", "1,2\n3,4\n", r"labels: expected shape \(2,\)"),
+        ("rest18_tune.csv", "1\n" * 29 + "nan\n", "features: NaN or infinity in row 29"),
+        ("label_rest18_tune.txt", "0\n" * 30, "label_rest18_tune.txt: .* from 1 up, got 0"),
+        ("label_rest18_tune.txt", "1.5\n" * 30, "label_rest18_tune.txt: cannot be read"),
+        ("label_rest18_tune.txt", "6\n" * 30, r"labels: row 0 has label 5"),
+        ("bert.mat", "x", "bert.mat: cannot be read as a MATLAB file"),
+        ("zsl_32_5split/seen_class_loc_32_1.txt", "30\n", "train: 30 is out of range"),
+        ("zsl_32_5split/seen_class_loc_32_1.txt", "3\n", "all rows together: 3 occurs"),
+        ("zsl_32_5split/seen_class_loc_32_1.txt", "8\n", "all rows together: 8 occurs"),
+        ("zsl_32_5split/seen_class_loc_32_1.txt", "\n", "seen_class_loc_32_1.txt: cannot be read"),
+        ("zsl_32_5split/seen_class_loc_32_x.txt", "1\n", "expected a split number"),
+    ],
+)
+def test_bad_content(folder, file, text, message):
+    (folder / file).write_text(text)
+    with pytest.raises(DatasetError, match=message) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_bad_descriptors(folder):
+    table = tiny_arrays()["semantics"]
+    scipy.io.savemat(folder / "bert.mat", {"x": table, "y": table})
+    with pytest.raises(DatasetError, match=r"bert.mat: expected one variable, got \['x', 'y'\]"):
+        load(folder)
+    scipy.io.savemat(folder / "bert.mat", {"x": table[0]})
+    with pytest.raises(DatasetError, match="bert.mat: expected descriptors"):
+        load(folder)
