@@ -1,0 +1,281 @@
+"""Every option of the model, its training and its classifier, in one validated object."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["MCFAConfig", "Task"]
+
+Task = Literal["zsl", "gzsl"]
+
+# Table I of the paper, and the classifier settings published with it.
+_TASK_OPTIONS: dict[str, dict[str, Any]] = {
+    "zsl": {
+        "cross_reconstruction_weight": 10.0,
+        "alignment_weight": 1.0,
+        "vtov_weight": 100.0,
+        "vtos_weight": 100.0,
+        "stov_weight": 10.0,
+        "instances_per_class": 5,
+        "classifier_epochs": 50,
+        "seen_latents": 0,
+        "unseen_latents": 200,
+    },
+    "gzsl": {
+        "cross_reconstruction_weight": 1.0,
+        "alignment_weight": 1.0,
+        "vtov_weight": 0.1,
+        "vtos_weight": 1.0,
+        "stov_weight": 1.0,
+        "instances_per_class": 10,
+        "classifier_epochs": 23,
+        "seen_latents": 200,
+        "unseen_latents": 400,
+    },
+}
+
+# What the authors' public code does otherwise than the paper's equations say.
+_REFERENCE_OPTIONS: dict[str, Any] = {
+    "mode": "reference",
+    "positives": "in",
+    "sampling_scale": "variance",
+    "noise": "row",
+    "class_weighting": "rows",
+    "shared_offsets": True,
+    "seen_choice": "first",
+    "resample_latents": False,
+    "selection": "test",
+}
+
+
+class MCFAConfig(BaseModel):
+    """Options of MCFA: losses, model, training and classifier.
+
+    The defaults are the paper's settings for zero-shot classification, that is
+    ``MCFAConfig.paper("zsl")``. A configuration is immutable; :meth:`replace` gives a changed,
+    validated copy. ``model_dump_json`` and ``model_validate_json`` round-trip it through JSON.
+
+    Raises:
+        pydantic.ValidationError: (a ``ValueError``) naming each option that is unknown, of a wrong
+            type or out of its bounds.
+
+    Source:
+        Liu et al., "Multi-level Cross-modal Feature Alignment via Contrastive Learning towards
+        Zero-shot Classification of Remote Sensing Image Scenes", Eqs. 1-7 and Table I.
+
+    Example:
+        >>> config = MCFAConfig.paper("gzsl", epochs=3)
+        >>> config.instances_per_class, config.epochs
+        (10, 3)
+        >>> MCFAConfig.model_validate_json(config.model_dump_json()) == config
+        True
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+    mode: Literal["paper", "reference"] = Field(
+        "paper", description="Which preset this came from; a label, no computation depends on it."
+    )
+    task: Task = Field(
+        "zsl", description="Test among unseen classes only (zsl) or among all classes (gzsl)."
+    )
+
+    # Objective
+    cross_reconstruction_weight: float = Field(
+        10.0, ge=0, description="Weight λ1 of the cross-modal reconstruction (Eq. 2)."
+    )
+    alignment_weight: float = Field(
+        1.0, ge=0, description="Weight λ2 of the Wasserstein alignment (Eq. 3)."
+    )
+    vtov_weight: float = Field(
+        100.0, ge=0, description="Weight λ3 of the visual-to-visual contrast (Eq. 4)."
+    )
+    vtos_weight: float = Field(
+        100.0, ge=0, description="Weight λ4 of the visual-to-semantic contrast (Eq. 5)."
+    )
+    stov_weight: float = Field(
+        10.0, ge=0, description="Weight λ5 of the semantic-to-visual contrast (Eq. 6)."
+    )
+    kl_weight: float = Field(
+        1.0, ge=0, description="Weight of the KL divergence to the unit Gaussian (Eq. 1)."
+    )
+    temperature: float = Field(
+        2.0, ge=1e-3, le=1e3, description="Temperature τ of the contrastive losses."
+    )
+    positives: Literal["out", "in"] = Field(
+        "out",
+        description="Mean over positives outside the logarithm (Eqs. 4 and 6) or inside it.",
+    )
+    class_weighting: Literal["instances", "rows"] = Field(
+        "instances",
+        description="Weight of a class's own terms (descriptor reconstruction and KL): its number "
+        "of instances in the batch, or one per class present.",
+    )
+
+    # Model
+    latent_features: int = Field(64, ge=1, description="Dimensions of the latent space.")
+    visual_hidden: int = Field(512, ge=1, description="Hidden units of the visual VAE's layers.")
+    semantic_hidden: int = Field(
+        256, ge=1, description="Hidden units of the semantic VAE's layers."
+    )
+    sampling_scale: Literal["std", "variance"] = Field(
+        "std", description="Scale of the sampling noise: exp(logvar / 2) or exp(logvar)."
+    )
+    noise: Literal["element", "row"] = Field(
+        "element", description="One noise value per latent element, or one per row shared by all."
+    )
+    feature_scaling: Literal["minmax", "none"] = Field(
+        "minmax",
+        description="Scale visual features to 0..1 over the training rows (no clipping), or not.",
+    )
+
+    # Training
+    sampler: Literal["episodic", "batch"] = Field(
+        "episodic", description="Batches of c classes with k instances each, or shuffled batches."
+    )
+    classes_per_batch: int = Field(5, ge=1, description="Classes c of an episodic batch.")
+    instances_per_class: int = Field(5, ge=1, description="Instances k per class of an episode.")
+    shared_offsets: bool = Field(
+        False,
+        description="Take the same k positions within each class of an episode, instead of "
+        "drawing them for each class.",
+    )
+    offset_window: int | None = Field(
+        None,
+        ge=1,
+        description="Draw instances from the first this many training rows of each class (at most "
+        "the rows there are). None: all rows; with shared_offsets, as many as the smallest class "
+        "has.",
+    )
+    batch_size: int | None = Field(
+        1024,
+        ge=1,
+        description="Instances per batch of the plain sampler, at most the training set; None "
+        "takes the whole training set at once.",
+    )
+    epochs: int = Field(50, ge=1, description="Passes over the training set.")
+    learning_rate: float = Field(1.5e-4, gt=0, description="Adam's step size for the VAEs.")
+    selection: Literal["last", "validation", "test"] = Field(
+        "last",
+        description="Which epoch to keep: the last; the best on held-out seen classes; or the best "
+        "on the test rows (optimistic, for mode 'reference' only).",
+    )
+    validation_classes: int | None = Field(
+        None,
+        ge=1,
+        description="Seen classes held out when selection is 'validation'; None: one fifth.",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of every random stream.")
+
+    # Classifier
+    classifier_epochs: int = Field(50, ge=1, description="Passes over the generated latents.")
+    classifier_batch_size: int = Field(32, ge=1, description="Latents per classifier batch.")
+    classifier_learning_rate: float = Field(
+        1e-3, gt=0, description="Adam's step size for the softmax classifier."
+    )
+    seen_latents: int = Field(
+        0, ge=0, description="Latents generated per seen class from its training images."
+    )
+    unseen_latents: int = Field(
+        200, ge=1, description="Latents generated per unseen class from its descriptor."
+    )
+    seen_choice: Literal["random", "first"] = Field(
+        "random", description="Which training images of a seen class give its latents."
+    )
+    resample_latents: bool = Field(
+        True, description="Generate fresh latents in every classifier epoch, or only once."
+    )
+    drop_last: bool = Field(
+        False, description="Leave out the classifier's last batch of an epoch when incomplete."
+    )
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> MCFAConfig:
+        if self.selection == "test" and self.mode != "reference":
+            raise ValueError(
+                "selection='test' picks the epoch by its test accuracy, which is optimistic; it is "
+                "allowed only with mode='reference'. Use selection='last' or 'validation'."
+            )
+        return self
+
+    @classmethod
+    def paper(cls, task: Task = "zsl", **overrides: Any) -> MCFAConfig:
+        """The settings of the paper (Table I) for ``task``, with ``overrides`` applied.
+
+        Args:
+            task: ``"zsl"`` or ``"gzsl"``.
+            **overrides: Options that differ from the preset.
+
+        Raises:
+            ValueError: If ``task`` is neither, or an override is not valid.
+
+        Example:
+            >>> MCFAConfig.paper("zsl").vtov_weight
+            100.0
+        """
+        return cls(**{"mode": "paper", **_task_options(task), **overrides})
+
+    @classmethod
+    def reference(cls, task: Task = "zsl", **overrides: Any) -> MCFAConfig:
+        """Settings that reproduce the authors' public code, to compare against it.
+
+        Results selected with this preset's ``selection="test"`` are optimistic: the reported epoch
+        is the best one on the test rows.
+
+        Args:
+            task: ``"zsl"`` or ``"gzsl"``.
+            **overrides: Options that differ from the preset.
+
+        Raises:
+            ValueError: If ``task`` is neither, or an override is not valid.
+
+        Example:
+            >>> MCFAConfig.reference("gzsl", offset_window=160).positives
+            'in'
+        """
+        options = {**_task_options(task), **_REFERENCE_OPTIONS, "drop_last": task == "gzsl"}
+        return cls(**{**options, **overrides})
+
+    def replace(self, **changes: Any) -> MCFAConfig:
+        """A validated copy with ``changes`` applied.
+
+        Raises:
+            ValueError: If a change is not valid.
+
+        Example:
+            >>> MCFAConfig().replace(epochs=7).epochs
+            7
+        """
+        return type(self)(**{**self.model_dump(), **changes})
+
+    def generator(self, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """A new random generator for one purpose, independent of every other ``stream``.
+
+        The library draws from such generators only, never from PyTorch's global one, so results
+        depend on ``seed`` and not on what ran before.
+
+        Args:
+            stream: Name of the purpose, for example ``"sampler"``.
+            device: Where the generator draws.
+
+        Example:
+            >>> first = torch.rand(2, generator=MCFAConfig(seed=1).generator("noise"))
+            >>> again = torch.rand(2, generator=MCFAConfig(seed=1).generator("noise"))
+            >>> torch.equal(first, again)
+            True
+        """
+        digest = hashlib.blake2b(f"{self.seed}/{stream}".encode(), digest_size=8).digest()
+        # 63 bits: manual_seed takes a signed 64-bit number.
+        return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def _task_options(task: str) -> dict[str, Any]:
+    if task not in _TASK_OPTIONS:
+        raise ValueError(f"task: expected 'zsl' or 'gzsl', got {task!r}")
+    return {"task": task, **_TASK_OPTIONS[task]}

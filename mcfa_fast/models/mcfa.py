@@ -1,0 +1,178 @@
+"""The model: a visual and a semantic VAE that share one latent space."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mcfa_fast.config import MCFAConfig
+from mcfa_fast.models.scaling import MinMaxScaler
+from mcfa_fast.models.vae import VAE
+
+__all__ = ["MCFA", "MCFAOutput"]
+
+
+class MCFAOutput(NamedTuple):
+    """One batch as the model saw it and all that it made of it.
+
+    N instances, C classes, F visual features, A semantic features, D latent features.
+    Class-level results have one row per class; ``labels`` gathers them per instance.
+    """
+
+    features: Tensor
+    """[N, F] scaled visual features, the input."""
+    semantics: Tensor
+    """[C, A] class descriptors, the input."""
+    labels: Tensor
+    """[N] row of ``semantics`` of each instance, the input."""
+    visual_mean: Tensor
+    """[N, D]"""
+    visual_logvar: Tensor
+    """[N, D]"""
+    visual_latents: Tensor
+    """[N, D] sampled."""
+    semantic_mean: Tensor
+    """[C, D]"""
+    semantic_logvar: Tensor
+    """[C, D]"""
+    semantic_latents: Tensor
+    """[C, D] sampled, one latent shared by all instances of the class."""
+    visual_reconstruction: Tensor
+    """[N, F] visual decoding of the visual latents."""
+    semantic_reconstruction: Tensor
+    """[C, A] semantic decoding of the semantic latents."""
+    visual_from_semantic: Tensor
+    """[C, F] visual decoding of the semantic latents."""
+    semantic_from_visual: Tensor
+    """[N, A] semantic decoding of the visual latents."""
+
+
+class MCFA(nn.Module):
+    """Visual and semantic VAE aligned in one latent space.
+
+    Args:
+        visual_features: Visual dimensions F.
+        semantic_features: Semantic dimensions A.
+        config: Sizes, sampling options and the seed of the initial weights.
+
+    Source:
+        Liu et al., Section II-A and Fig. 1.
+
+    Example:
+        >>> model = MCFA(8, 6, MCFAConfig(latent_features=4))
+        >>> mean, logvar = model.encode_visual(torch.zeros(3, 8))
+        >>> mean.shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(self, visual_features: int, semantic_features: int, config: MCFAConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual_features = visual_features
+        self.semantic_features = semantic_features
+        self.scale_power = {"std": 0.5, "variance": 1.0}[config.sampling_scale]
+        self.noise_per_row = config.noise == "row"
+        generator = config.generator("weights")
+        self.scaler = MinMaxScaler(visual_features)
+        self.visual = VAE(visual_features, config.visual_hidden, config.latent_features, generator)
+        self.semantic = VAE(
+            semantic_features, config.semantic_hidden, config.latent_features, generator
+        )
+
+    def visual_encoder(self) -> nn.Sequential:
+        """Scaler and visual encoder as one scriptable module that shares this model's weights."""
+        return nn.Sequential(self.scaler, self.visual.encoder)
+
+    def encode_visual(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [N, D] of raw (unscaled) visual ``features`` [N, F].
+
+        Raises:
+            ValueError: If ``features`` does not have F columns.
+        """
+        return self.visual.encode(self.scaler(features))
+
+    def encode_semantic(self, semantics: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [C, D] of class descriptors ``semantics`` [C, A].
+
+        Raises:
+            ValueError: If ``semantics`` does not have A columns.
+        """
+        return self.semantic.encode(semantics)
+
+    def sample(
+        self, mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        r"""Latents :math:`\mu + \sigma \varepsilon` drawn from the given Gaussians.
+
+        :math:`\sigma = e^{logvar / 2}` with ``sampling_scale="std"`` and :math:`e^{logvar}` with
+        ``"variance"``; :math:`\varepsilon` is drawn per element with ``noise="element"`` and once
+        per row with ``"row"``.
+
+        Args:
+            mean: [N, D].
+            logvar: [N, D].
+            generator: Source of the noise, on the device of ``mean``; None draws from PyTorch's
+                global generator.
+
+        Returns:
+            [N, D].
+        """
+        shape = (mean.shape[0], 1) if self.noise_per_row else mean.shape
+        noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        return torch.addcmul(mean, torch.exp(self.scale_power * logvar), noise)
+
+    def forward(
+        self,
+        features: Tensor,
+        semantics: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> MCFAOutput:
+        """Encodes, samples and decodes one batch in both modalities.
+
+        Each class is encoded, sampled and decoded once, whatever its number of instances.
+
+        Args:
+            features: [N, F] **scaled** visual features, ``model.scaler(raw)``.
+            semantics: [C, A] descriptors of the batch's classes.
+            labels: [N] int64, the row of ``semantics`` of each instance, in 0..C-1.
+            generator: Source of the sampling noise, on the device of ``features``.
+
+        Returns:
+            The batch and all that :class:`~mcfa_fast.models.objective.MCFALoss` needs of it.
+
+        Raises:
+            TypeError: If ``labels`` is not int64.
+            ValueError: If a shape is wrong.
+        """
+        if labels.dtype != torch.int64:
+            raise TypeError(f"labels: expected int64, got {labels.dtype}")
+        if labels.shape != features.shape[:1]:
+            raise ValueError(
+                f"labels: expected one per row of features [{features.shape[0]}], "
+                f"got {list(labels.shape)}"
+            )
+        visual_mean, visual_logvar = self.visual.encode(features)
+        semantic_mean, semantic_logvar = self.semantic.encode(semantics)
+        visual_latents = self.sample(visual_mean, visual_logvar, generator)
+        semantic_latents = self.sample(semantic_mean, semantic_logvar, generator)
+        # Both kinds of latents pass each decoder together: half the calls, forward and backward.
+        latents = torch.cat([visual_latents, semantic_latents])
+        sizes = [len(visual_latents), len(semantic_latents)]
+        visual_reconstruction, visual_from_semantic = self.visual.decode(latents).split(sizes)
+        semantic_from_visual, semantic_reconstruction = self.semantic.decode(latents).split(sizes)
+        return MCFAOutput(
+            features=features,
+            semantics=semantics,
+            labels=labels,
+            visual_mean=visual_mean,
+            visual_logvar=visual_logvar,
+            visual_latents=visual_latents,
+            semantic_mean=semantic_mean,
+            semantic_logvar=semantic_logvar,
+            semantic_latents=semantic_latents,
+            visual_reconstruction=visual_reconstruction,
+            semantic_reconstruction=semantic_reconstruction,
+            visual_from_semantic=visual_from_semantic,
+            semantic_from_visual=semantic_from_visual,
+        )

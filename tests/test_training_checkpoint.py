@@ -1,0 +1,109 @@
+"""Crash-safe files."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from mcfa_fast.training.checkpoint import (
+    CheckpointError,
+    read_checkpoint,
+    write_atomically,
+    write_checkpoint,
+)
+
+STATE = {"weights": torch.arange(2000.0), "history": [{"epoch": 1, "total": 0.5}], "text": "é"}
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, {"old": 1})
+    write_checkpoint(path, STATE)
+    state = read_checkpoint(path)
+    assert torch.equal(state.pop("weights"), STATE["weights"])
+    assert state == {k: v for k, v in STATE.items() if k != "weights"}
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(file):
+        file.write(b"half of the ne")
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old"
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new"
+
+
+def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+
+        def recorded(*arguments, name=name, original=original):
+            calls.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(os, name, recorded)
+    write_atomically(tmp_path / "file", lambda file: file.write(b"content"))
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 10, 100, 0.5, 0.99, -1])
+def test_truncated_file_gives_one_clear_error(tmp_path, kept):
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, STATE)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged or not a checkpoint"):
+        read_checkpoint(path)
+
+
+def test_flipped_byte_in_a_tensor_is_noticed(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, STATE)
+    content = bytearray(path.read_bytes())
+    place = content.index(STATE["weights"].numpy().tobytes())
+    content[place + 4000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    for content in ({"weights": torch.ones(2)}, torch.ones(2), {"format": "other", "state": {}}):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match="not a mcfa_fast training checkpoint"):
+            read_checkpoint(path)
+    path.write_bytes(b"text, not an archive")
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / "absent.pt")
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, ("trap",)
+
+
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda trap, path: path.write_bytes(pickle.dumps(trap))]
+)
+def test_code_in_a_file_does_not_run(tmp_path, monkeypatch, save):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    save(Trap(), path)
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+    assert not (tmp_path / "trap").exists()
