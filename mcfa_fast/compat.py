@@ -83,10 +83,6 @@ class Cross_Mode_Loss(nn.Module):  # noqa: N801 (the authors' name)
         return losses.vtos, losses.stov
 
 
-# No class is left out of SupConLoss, whatever its label.
-_IGNORE_NOTHING = -9223372036854775807
-
-
 class SupConLoss(nn.Module):
     r"""Supervised contrastive loss over several views of each sample, in memory linear in their number.
 
@@ -169,7 +165,7 @@ class SupConLoss(nn.Module):
                 "out",
                 "none" if first_views_only else "mean",
                 False,
-                _IGNORE_NOTHING,
+                -9223372036854775807,  # no label is ignored, be it -100
             ).vtov
             loss = losses[:samples].mean() if first_views_only else losses
         return (self.temperature / self.base_temperature) * loss
