@@ -10,7 +10,14 @@ from pathlib import Path
 from setuptools import setup
 from torch.utils import cpp_extension
 
-CXX_FLAGS = ["-O3", "-fopenmp", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
+CXX_FLAGS = [
+    "-O3",
+    "-fopenmp",
+    "-ffp-contract=fast",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+]
 DEFAULT_ARCHITECTURES = "8.0;9.0a+PTX"
 
 
@@ -39,11 +46,15 @@ def extension():
     sources = sorted(str(path) for path in Path("csrc").rglob("*.cpp"))
     flags = {"cxx": CXX_FLAGS}
     if not cuda:
-        return cpp_extension.CppExtension("mcfa_fast._C", sources, extra_compile_args=flags, extra_link_args=["-fopenmp"])
+        return cpp_extension.CppExtension(
+            "mcfa_fast._C", sources, extra_compile_args=flags, extra_link_args=["-fopenmp"]
+        )
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
     sources += sorted(str(path) for path in Path("csrc").rglob("*.cu"))
     flags["nvcc"] = ["-O3", "--use_fast_math=false", "-lineinfo"]
-    return cpp_extension.CUDAExtension("mcfa_fast._C", sources, extra_compile_args=flags, extra_link_args=["-fopenmp"])
+    return cpp_extension.CUDAExtension(
+        "mcfa_fast._C", sources, extra_compile_args=flags, extra_link_args=["-fopenmp"]
+    )
 
 
 setup(ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension})

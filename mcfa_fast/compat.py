@@ -1,7 +1,7 @@
 """Drop-in replacements for losses that people already have in their code.
 
-``Inter_Mode_Loss`` and ``Cross_Mode_Loss`` carry the names, constructors and forward arguments of the
-MCFA authors' public code; :class:`SupConLoss` the signature of the widely copied supervised
+``Inter_Mode_Loss`` and ``Cross_Mode_Loss`` carry the names, constructors and forward arguments of
+the MCFA authors' public code; :class:`SupConLoss` the signature of the widely copied supervised
 contrastive loss. Changing the import is all it takes.
 """
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from mcfa_fast import ops
 
 
-class Inter_Mode_Loss(nn.Module):  # noqa: N801 (the authors' name)
+class Inter_Mode_Loss(nn.Module):
     """The authors' visual-to-visual loss (MCFA, Eq. 4, positives inside the logarithm, summed).
 
-    Gives what the authors' class gives on batches with equally many (two or more) instances of every
-    class, and the right value on all others, where theirs is silently wrong or fails.
+    Gives what the authors' class gives on batches with equally many (two or more) instances of
+    every class, and the right value on all others, where theirs is silently wrong or fails.
 
     Args:
         temperature: τ > 0.
@@ -42,7 +42,7 @@ class Inter_Mode_Loss(nn.Module):  # noqa: N801 (the authors' name)
         ).vtov
 
 
-class Cross_Mode_Loss(nn.Module):  # noqa: N801 (the authors' name)
+class Cross_Mode_Loss(nn.Module):
     """The authors' cross-modal losses (MCFA, Eqs. 5 and 6, positives inside the logarithm, summed).
 
     Gives what the authors' class gives on batches with equally many instances of every class, and
@@ -54,7 +54,8 @@ class Cross_Mode_Loss(nn.Module):  # noqa: N801 (the authors' name)
     Example:
         >>> import torch
         >>> from mcfa_fast.compat import Cross_Mode_Loss
-        >>> vtos, stov = Cross_Mode_Loss(temperature=1.0)(torch.eye(2), torch.eye(2), torch.arange(2))
+        >>> losses = Cross_Mode_Loss(temperature=1.0)
+        >>> vtos, stov = losses(torch.eye(2), torch.eye(2), torch.arange(2))
         >>> vtos
         tensor(0.6265)
     """
@@ -84,7 +85,7 @@ class Cross_Mode_Loss(nn.Module):  # noqa: N801 (the authors' name)
 
 
 class SupConLoss(nn.Module):
-    r"""Supervised contrastive loss over several views of each sample, in memory linear in their number.
+    r"""Supervised contrastive loss over several views of each sample, in linear memory.
 
     Khosla et al., "Supervised Contrastive Learning", 2020, Eq. 2 (:math:`L^{sup}_{out}`), with the
     scale :math:`\tau / \tau_{base}` and the mean over anchors of their public code. Without labels
@@ -126,8 +127,8 @@ class SupConLoss(nn.Module):
     ) -> Tensor:
         """The loss of ``features [B, views, ...]`` with ``labels [B]`` or ``mask [B, B]``.
 
-        ``mask[i, j]`` says whether sample j is a positive of sample i; it need not be symmetric. It is
-        itself quadratic in B, and so is what is computed from it.
+        ``mask[i, j]`` says whether sample j is a positive of sample i; it need not be symmetric. It
+        is itself quadratic in B, and so is what is computed from it.
 
         Raises:
             ValueError: Both labels and mask, or a wrong shape.
@@ -144,7 +145,9 @@ class SupConLoss(nn.Module):
         rows = features.reshape(samples, views, -1).transpose(0, 1).reshape(samples * views, -1)
         first_views_only = self.contrast_mode == "one" and views > 1
         if mask is not None:
-            loss = self._masked(rows, mask, samples, views, samples if first_views_only else len(rows))
+            loss = self._masked(
+                rows, mask, samples, views, samples if first_views_only else len(rows)
+            )
         else:
             if labels is None:
                 labels = torch.arange(samples, device=features.device)

@@ -1,12 +1,12 @@
 """The losses as functions: same names, arguments and values as in :mod:`mcfa_fast.reference`.
 
 Shapes: ``visual [N, D]`` latents of instances, ``semantic [C, D]`` latents of class descriptors,
-``labels [N]`` classes in ``0..C-1``. All of them run in memory linear in N + C: no N×N or N×C matrix
-is ever formed, neither forward nor backward. They accept float32, float64, float16 and bfloat16 and
-return float32 (float64 for float64), accumulate in at least that precision, and give bitwise the
-same result when called again with the same input on the same machine. They work under
-``torch.compile(fullgraph=True)``, ``torch.export`` and autocast; :mod:`mcfa_fast.losses` has them as
-modules, which ``torch.jit.script`` compiles too. They can be differentiated once; a second
+``labels [N]`` classes in ``0..C-1``. All of them run in memory linear in N + C: no N×N or N×C
+matrix is ever formed, neither forward nor backward. They accept float32, float64, float16 and
+bfloat16 and return float32 (float64 for float64), accumulate in at least that precision, and give
+bitwise the same result when called again with the same input on the same machine. They work under
+``torch.compile(fullgraph=True)``, ``torch.export`` and autocast; :mod:`mcfa_fast.losses` has them
+as modules, which ``torch.jit.script`` compiles too. They can be differentiated once; a second
 derivative raises :class:`NotImplementedError`.
 
 Source of the equations: Liu et al., "Multi-level Cross-modal Feature Alignment via Contrastive
@@ -59,7 +59,7 @@ def vtov_loss(
         temperature: :math:`\tau > 0`, a float or a 0-dim tensor, which may require grad.
         positives: ``"out"`` (the paper) averages the positives outside the logarithm, ``"in"`` (the
             authors' code) inside.
-        reduction: ``"sum"`` (the paper), ``"mean"`` over anchors that have a positive, or ``"none"``.
+        reduction: ``"sum"`` (the paper), ``"mean"`` over anchors with a positive, or ``"none"``.
         normalize: Divide each latent by its L2 norm first; the gradient goes through it.
         ignore_index: Instances with this label are neither anchors nor negatives.
 
@@ -158,8 +158,9 @@ def stov_loss(
     r"""Semantic-to-visual contrastive loss (MCFA, Eq. 6).
 
     Each class present in the batch is an anchor, its instances :math:`P(c)` the positives:
-    :math:`\ell_c = \log \sum_i e^{s_c \cdot v_i / \tau} - \frac{1}{n_c} \sum_{p \in P(c)} s_c \cdot v_p / \tau`
-    for ``"out"``, with the log-mean-exp of the positives instead of their mean for ``"in"``.
+    :math:`\ell_c = \log \sum_i e^{s_{ci}} - \frac{1}{n_c} \sum_{p \in P(c)} s_{cp}` with
+    :math:`s_{ci} = s_c \cdot v_i / \tau` for ``"out"``, with the log-mean-exp of the positives
+    instead of their mean for ``"in"``.
 
     Args:
         visual: Latents of instances ``[N, D]``.
@@ -267,8 +268,8 @@ def wasserstein_alignment(
     r"""2-Wasserstein distance between diagonal Gaussians (MCFA, Eq. 3).
 
     :math:`d_i = \sqrt{\|\mu_{a,i} - \mu_{b,j}\|^2 + \|\sigma_{a,i} - \sigma_{b,j}\|^2}` with
-    :math:`\sigma = \exp(\tfrac{1}{2} \log \sigma^2)`, where row i of a meets row :math:`j = y_i` of b,
-    or row :math:`j = i` without labels. The gradient at distance 0 is defined as 0.
+    :math:`\sigma = \exp(\tfrac{1}{2} \log \sigma^2)`, where row i of a meets row :math:`j = y_i`
+    of b, or row :math:`j = i` without labels. The gradient at distance 0 is defined as 0.
 
     Args:
         mean_a: Means ``[N, D]``, of the instances.

@@ -62,7 +62,9 @@ class VtoVLoss(_ContrastiveOptions):
         tensor(1.3863)
     """
 
-    def __init__(self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options):
+    def __init__(
+        self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options
+    ):
         super().__init__(temperature, **options)
         self.positives = positives
 
@@ -131,7 +133,9 @@ class StoVLoss(_ContrastiveOptions):
         tensor(0.6265)
     """
 
-    def __init__(self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options):
+    def __init__(
+        self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options
+    ):
         super().__init__(temperature, **options)
         self.positives = positives
 
@@ -171,7 +175,9 @@ class ContrastiveLosses(_ContrastiveOptions):
         True
     """
 
-    def __init__(self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options):
+    def __init__(
+        self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options
+    ):
         super().__init__(temperature, **options)
         self.positives = positives
 
@@ -193,7 +199,9 @@ class ContrastiveLosses(_ContrastiveOptions):
 
 
 class WassersteinAlignment(nn.Module):
-    """Wasserstein alignment (MCFA, Eq. 3): :func:`mcfa_fast.functional.wasserstein_alignment` as a module.
+    """Wasserstein alignment (MCFA, Eq. 3).
+
+    :func:`mcfa_fast.functional.wasserstein_alignment` as a module.
 
     Args:
         reduction: ``"sum"``, ``"mean"`` over instances, or ``"none"``.
@@ -217,7 +225,7 @@ class WassersteinAlignment(nn.Module):
         logvar_b: Tensor,
         labels: Optional[Tensor] = None,
     ) -> Tensor:
-        """The distance of a's rows ``[N, D]`` from b's rows, gathered by ``labels [N]`` if given."""
+        """The distance of a's rows ``[N, D]`` from b's rows, gathered by ``labels [N]``."""
         return ops.wasserstein(mean_a, logvar_a, mean_b, logvar_b, labels, self.reduction)
 
     def extra_repr(self) -> str:

@@ -108,7 +108,7 @@ def wasserstein_alignment(
     *,
     reduction: str = "sum",
 ) -> Tensor:
-    """2-Wasserstein distance (MCFA, Eq. 3); see :func:`mcfa_fast.functional.wasserstein_alignment`."""
+    """Eq. 3 of MCFA; see :func:`mcfa_fast.functional.wasserstein_alignment`."""
     if labels is not None:
         mean_b, logvar_b = mean_b[labels], logvar_b[labels]
     squared = (mean_a - mean_b).square().sum(dim=1)

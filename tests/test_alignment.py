@@ -38,7 +38,9 @@ def value_and_gradients(module, *inputs, **options):
     dtype=st.sampled_from([torch.float64, torch.float32]),
     seed=st.integers(0, 2**31),
 )
-def test_any_problem_matches_the_oracle(instances, classes, width, labelled, reduction, dtype, seed):
+def test_any_problem_matches_the_oracle(
+    instances, classes, width, labelled, reduction, dtype, seed
+):
     inputs = problem(instances, classes if labelled else instances or 1, width, dtype, seed)
     if not labelled:
         inputs = (*inputs[:2], inputs[2][:instances], inputs[3][:instances])
@@ -49,7 +51,11 @@ def test_any_problem_matches_the_oracle(instances, classes, width, labelled, red
         scale = expected.abs().max().item() if expected.numel() else 0.0
         tolerance = 1e-12 if dtype == torch.float64 else 1e-5
         torch.testing.assert_close(
-            value.double(), expected, rtol=0, atol=tolerance * max(scale, 1.0), msg=lambda m, n=name: f"{n}: {m}"
+            value.double(),
+            expected,
+            rtol=0,
+            atol=tolerance * max(scale, 1.0),
+            msg=lambda m, n=name: f"{n}: {m}",
         )
 
 
@@ -85,12 +91,24 @@ def test_two_runs_are_bitwise_the_same():
     [
         ({"mean_a": torch.randn(4)}, ValueError, r"`mean_a` to have shape \[N, D\]"),
         ({"logvar_a": torch.randn(3, 3)}, ValueError, "`logvar_a` to have the shape of `mean_a`"),
-        ({"mean_b": torch.randn(2, 3).double()}, TypeError, "`mean_b` to have the dtype of `mean_a`"),
+        (
+            {"mean_b": torch.randn(2, 3).double()},
+            TypeError,
+            "`mean_b` to have the dtype of `mean_a`",
+        ),
         ({"logvar_b": torch.randn(3, 3)}, ValueError, "`logvar_b` to have the shape of `mean_b`"),
         ({"labels": None}, ValueError, "`mean_b` to have the shape of `mean_a`"),
-        ({"labels": torch.tensor([0, 1, 2, 0])}, ValueError, r"class in \[0, 2\), but got 2 at index 2"),
+        (
+            {"labels": torch.tensor([0, 1, 2, 0])},
+            ValueError,
+            r"class in \[0, 2\), but got 2 at index 2",
+        ),
         ({"labels": torch.zeros(4)}, TypeError, "`labels` to have an integer dtype"),
-        ({"reduction": "avg"}, ValueError, "`reduction` to be 'sum', 'mean' or 'none', but got 'avg'"),
+        (
+            {"reduction": "avg"},
+            ValueError,
+            "`reduction` to be 'sum', 'mean' or 'none', but got 'avg'",
+        ),
     ],
 )
 def test_bad_input_is_named(change, error, message):

@@ -47,7 +47,9 @@ def test_unequal_and_single_classes_are_right_where_the_authors_code_fails():
     expected = sum(
         -(similarity[labels == c, c].mean() / similarity[:, c].sum()).log() for c in range(3)
     )
-    torch.testing.assert_close(Cross_Mode_Loss(temperature=2)(visual, semantic, labels)[1], expected)
+    torch.testing.assert_close(
+        Cross_Mode_Loss(temperature=2)(visual, semantic, labels)[1], expected
+    )
     assert Inter_Mode_Loss(temperature=2)(visual, labels).isfinite()
 
 

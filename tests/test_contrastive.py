@@ -33,7 +33,9 @@ def values_and_gradients(module, visual, semantic, labels, temperature, **option
         weights = torch.linspace(0.5, 2.0, max(loss.numel(), 1), dtype=loss.dtype)[: loss.numel()]
         total = total + weight * (loss * weights.reshape(loss.shape)).sum()
     gradients = torch.autograd.grad(total, (visual, semantic, temperature))
-    return dict(zip((*LOSSES, "visual", "semantic", "temperature"), (*losses, *gradients), strict=True))
+    return dict(
+        zip((*LOSSES, "visual", "semantic", "temperature"), (*losses, *gradients), strict=True)
+    )
 
 
 def term_sizes(visual, semantic, temperature, normalize):
@@ -55,7 +57,11 @@ def assert_like_oracle(ours, oracle, rtol, sizes):
     for name, expected in oracle.items():
         size = max(expected.abs().max().item() if expected.numel() else 0.0, sizes[name])
         torch.testing.assert_close(
-            ours[name].double(), expected, rtol=0, atol=rtol * size, msg=lambda m, n=name: f"{n}: {m}"
+            ours[name].double(),
+            expected,
+            rtol=0,
+            atol=rtol * size,
+            msg=lambda m, n=name: f"{n}: {m}",
         )
 
 
@@ -87,11 +93,23 @@ def test_values_and_gradients_match_the_oracle(temperature, reduction, positives
     seed=st.integers(0, 2**31),
 )
 def test_any_batch_matches_the_oracle(
-    instances, classes, width, log_temperature, skew, ignored, reduction, positives, normalize, dtype, seed
+    instances,
+    classes,
+    width,
+    log_temperature,
+    skew,
+    ignored,
+    reduction,
+    positives,
+    normalize,
+    dtype,
+    seed,
 ):
     visual, semantic, _ = batch(instances, classes, width, dtype, seed)
     generator = torch.Generator().manual_seed(seed)
-    labels = (torch.rand(instances, generator=generator) ** skew * classes).long().clamp(max=classes - 1)
+    labels = (
+        (torch.rand(instances, generator=generator) ** skew * classes).long().clamp(max=classes - 1)
+    )
     labels[torch.rand(instances, generator=generator) < ignored] = -100
     temperature = 10.0**log_temperature
     options = {"reduction": reduction, "positives": positives, "normalize": normalize}
@@ -100,8 +118,8 @@ def test_any_batch_matches_the_oracle(
     )
     ours = values_and_gradients(functional, visual, semantic, labels, temperature, **options)
     sizes = term_sizes(visual.double(), semantic.double(), temperature, normalize)
-    # Exponentials are as exact as their exponents, which are known to a few units in the last place;
-    # sums over instances add up their errors.
+    # Exponentials are as exact as their exponents, which are known to a few units in the last
+    # place; sums over instances add up their errors.
     rtol = (20 + instances) * torch.finfo(dtype).eps * sizes["vtov"]
     assert_like_oracle(ours, oracle, rtol, sizes)
 
@@ -141,14 +159,18 @@ def test_definitions_are_the_papers_pair_sums(positives):
     labels[0] = labels[1]
     expected = explicit_pairs(visual, semantic, labels, 0.7, positives)
     for module in (functional, reference):
-        losses = module.contrastive_losses(visual, semantic, labels, temperature=0.7, positives=positives)
+        losses = module.contrastive_losses(
+            visual, semantic, labels, temperature=0.7, positives=positives
+        )
         assert [loss.item() for loss in losses] == pytest.approx(expected, rel=1e-12)
 
 
 def test_single_losses_equal_the_fused_ones():
     visual, semantic, labels = batch(60, 7, 12, dtype=torch.float32, ignored=0.2)
     for positives in ("out", "in"):
-        fused = functional.contrastive_losses(visual, semantic, labels, temperature=0.3, positives=positives)
+        fused = functional.contrastive_losses(
+            visual, semantic, labels, temperature=0.3, positives=positives
+        )
         vtov = functional.vtov_loss(visual, labels, temperature=0.3, positives=positives)
         vtos = functional.vtos_loss(visual, semantic, labels, temperature=0.3)
         stov = functional.stov_loss(visual, semantic, labels, temperature=0.3, positives=positives)
@@ -162,8 +184,12 @@ def test_gradients_of_one_loss_of_the_fused_three():
         for module in (functional, reference):
             v, s = visual.clone().requires_grad_(), semantic.clone().requires_grad_()
             loss = module.contrastive_losses(v, s, labels, temperature=0.5)[index]
-            grads[module] = torch.autograd.grad(loss, (v, s), allow_unused=True, materialize_grads=True)
-        torch.testing.assert_close(grads[functional], grads[reference], msg=lambda m, n=name: f"{n}: {m}")
+            grads[module] = torch.autograd.grad(
+                loss, (v, s), allow_unused=True, materialize_grads=True
+            )
+        torch.testing.assert_close(
+            grads[functional], grads[reference], msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -191,7 +217,9 @@ def test_an_anchor_without_positive_contributes_nothing_and_is_left_out_of_the_m
     assert losses[2] == 0 and (losses[[0, 1, 3, 4]] > 0).all()
     mean = functional.vtov_loss(visual, labels, temperature=0.5, reduction="mean")
     torch.testing.assert_close(mean, losses.sum() / 4)
-    without_negative = functional.vtov_loss(visual[[0, 1, 3, 4]], labels[[0, 1, 3, 4]], temperature=0.5)
+    without_negative = functional.vtov_loss(
+        visual[[0, 1, 3, 4]], labels[[0, 1, 3, 4]], temperature=0.5
+    )
     assert losses.sum() > without_negative  # it is still a negative of the others
 
 
@@ -230,7 +258,9 @@ def test_ignored_instances_are_as_if_absent():
     without = values_and_gradients(functional, visual[kept], semantic, labels[kept], 0.4)
     for name in (*LOSSES, "semantic", "temperature"):
         torch.testing.assert_close(with_ignored[name], without[name], rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(with_ignored["visual"][kept], without["visual"], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        with_ignored["visual"][kept], without["visual"], rtol=1e-12, atol=1e-12
+    )
     assert (with_ignored["visual"][~kept] == 0).all()
 
 
@@ -244,7 +274,9 @@ def test_duplicated_and_opposite_vectors_stay_finite_and_right(positives, temper
     oracle = values_and_gradients(
         reference, visual.double(), semantic.double(), labels, temperature, positives=positives
     )
-    ours = values_and_gradients(functional, visual, semantic, labels, temperature, positives=positives)
+    ours = values_and_gradients(
+        functional, visual, semantic, labels, temperature, positives=positives
+    )
     for name in oracle:
         assert ours[name].isfinite().all(), name
     for name in LOSSES:
@@ -312,18 +344,38 @@ def test_two_runs_are_bitwise_the_same(temperature, threads):
     [
         ({"visual": torch.randn(4)}, ValueError, r"`visual` to have shape \[N, D\]"),
         ({"visual": torch.ones(4, 3, dtype=torch.int64)}, TypeError, "`visual` to be float32"),
-        ({"visual": torch.randn(4, 3).double()}, TypeError, "`semantic` to have the dtype of `visual`"),
+        (
+            {"visual": torch.randn(4, 3).double()},
+            TypeError,
+            "`semantic` to have the dtype of `visual`",
+        ),
         ({"semantic": torch.randn(2, 5)}, ValueError, "`semantic` to have D = 3 columns"),
         ({"semantic": torch.randn(2, 3, 1)}, ValueError, r"`semantic` to have shape \[C, D\]"),
-        ({"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, r"`labels` to have shape \[N\] = \[4\]"),
+        (
+            {"labels": torch.zeros(3, dtype=torch.int64)},
+            ValueError,
+            r"`labels` to have shape \[N\] = \[4\]",
+        ),
         ({"labels": torch.zeros(4)}, TypeError, "`labels` to have an integer dtype"),
-        ({"labels": torch.tensor([0, 1, 2, 0])}, ValueError, r"class in \[0, 2\), but got 2 at index 2"),
-        ({"labels": torch.tensor([0, 1, -1, 0])}, ValueError, r"class in \[0, 2\), but got -1 at index 2"),
+        (
+            {"labels": torch.tensor([0, 1, 2, 0])},
+            ValueError,
+            r"class in \[0, 2\), but got 2 at index 2",
+        ),
+        (
+            {"labels": torch.tensor([0, 1, -1, 0])},
+            ValueError,
+            r"class in \[0, 2\), but got -1 at index 2",
+        ),
         ({"temperature": 0.0}, ValueError, "`temperature` to be positive and finite, but got 0"),
         ({"temperature": float("nan")}, ValueError, "`temperature` to be positive"),
         ({"temperature": torch.ones(2)}, ValueError, "`temperature` to be a number"),
         ({"positives": "both"}, ValueError, "`positives` to be 'out' or 'in', but got 'both'"),
-        ({"reduction": "avg"}, ValueError, "`reduction` to be 'sum', 'mean' or 'none', but got 'avg'"),
+        (
+            {"reduction": "avg"},
+            ValueError,
+            "`reduction` to be 'sum', 'mean' or 'none', but got 'avg'",
+        ),
         ({"visual": torch.randn(4, 3, device="meta")}, ValueError, "on the device of `visual`"),
     ],
 )

@@ -62,7 +62,9 @@ def test_cpp_program_gets_the_numbers_that_python_gets(scripted_losses, tmp_path
     labels = torch.randint(0, 9, (300,), generator=generator)
     losses = mf.ContrastiveLosses(0.2, positives=positives)
     torch.jit.script(losses).save(tmp_path / "losses.pt")
-    torch.jit.script(Inputs(visual.detach(), semantic.detach(), labels)).save(tmp_path / "inputs.pt")
+    torch.jit.script(Inputs(visual.detach(), semantic.detach(), labels)).save(
+        tmp_path / "inputs.pt"
+    )
 
     printed = run(scripted_losses, tmp_path / "losses.pt", tmp_path / "inputs.pt")
     got = {name: float(value) for name, value in map(str.split, printed.splitlines())}

@@ -1,4 +1,4 @@
-"""Memory of forward and backward grows with N, not with N², measured as the peak of a whole process."""
+"""Memory of forward and backward, measured as the peak of a whole process."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The operators as citizens of PyTorch: opcheck, gradcheck, TorchScript, compile, export, autocast."""
+"""The operators in PyTorch: opcheck, gradcheck, TorchScript, compile, export, autocast."""
 
 import io
 
@@ -33,7 +33,14 @@ def wasserstein_samples():
     labels = labels.clamp(min=0)
     for reduction in ("mean", "none"):
         yield (visual, visual.detach() / 2, semantic, semantic.detach() / 2, labels, reduction)
-        yield (visual, visual.detach() / 2, visual.detach() / 3, visual.detach() / 4, None, reduction)
+        yield (
+            visual,
+            visual.detach() / 2,
+            visual.detach() / 3,
+            visual.detach() / 4,
+            None,
+            reduction,
+        )
 
 
 @pytest.mark.parametrize("sample", list(contrastive_samples()))
@@ -90,7 +97,12 @@ def test_gradcheck_contrastive(positives, normalize, reduction):
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 def test_gradcheck_wasserstein(reduction):
     visual, semantic, labels = inputs(torch.float64)
-    gaussians = (visual, (visual / 2).detach().requires_grad_(), semantic, (semantic / 2).detach().requires_grad_())
+    gaussians = (
+        visual,
+        (visual / 2).detach().requires_grad_(),
+        semantic,
+        (semantic / 2).detach().requires_grad_(),
+    )
 
     def loss(*tensors):
         return functional.wasserstein_alignment(*tensors, labels.clamp(min=0), reduction=reduction)
@@ -120,7 +132,10 @@ MODULES = list(modules())
 
 
 def outputs_and_gradients(module, arguments):
-    leaves = [argument.detach().requires_grad_() if argument.is_floating_point() else argument for argument in arguments]
+    leaves = [
+        argument.detach().requires_grad_() if argument.is_floating_point() else argument
+        for argument in arguments
+    ]
     outputs = module(*leaves)
     outputs = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
     total = sum(output.sum() for output in outputs)
@@ -199,7 +214,9 @@ def test_second_derivatives_raise_one_clear_error():
     (gradient,) = torch.autograd.grad(loss, visual, create_graph=True)
     with pytest.raises(NotImplementedError, match="contrastive losses: .* second derivative"):
         gradient.sum().backward()
-    distance = functional.wasserstein_alignment(visual, visual, visual.detach() + 1, visual.detach())
+    distance = functional.wasserstein_alignment(
+        visual, visual, visual.detach() + 1, visual.detach()
+    )
     (gradient,) = torch.autograd.grad(distance, visual, create_graph=True)
     with pytest.raises(NotImplementedError, match="wasserstein_alignment: .* second derivative"):
         gradient.sum().backward()
@@ -218,5 +235,6 @@ def test_a_learnable_temperature_trains_and_is_saved_with_the_module():
 
 def test_options_are_shown():
     assert repr(mf.VtoVLoss(0.5, positives="in")) == (
-        "VtoVLoss(temperature=0.5, positives='in', reduction='sum', normalize=True, ignore_index=-100)"
+        "VtoVLoss(temperature=0.5, positives='in', "
+        "reduction='sum', normalize=True, ignore_index=-100)"
     )

@@ -1,0 +1,39 @@
+# Every target sets up what it needs in .venv: `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+SOURCES := $(shell find csrc mcfa_fast build_support -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py')
+
+.PHONY: demo test lint bench-aid develop clean
+
+demo: .venv/installed
+	cd .venv && bin/mcfa-fast demo
+
+# From the tests' own folder, so that the installed wheel is tested and not the sources beside it.
+test: .venv/installed
+	cd tests && ../$(BIN)/python -m pytest -c ../pyproject.toml --rootdir .. . --pyargs mcfa_fast $(PYTEST_ARGS)
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+
+bench-aid: .venv/installed
+	$(BIN)/python benchmarks/aid.py
+
+# For work on the library: the package in .venv is the source tree itself.
+develop: .venv/torch
+	$(BIN)/pip install --no-build-isolation --editable ".[test]"
+
+.venv/torch:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install $(TORCH)
+	$(BIN)/pip install "setuptools>=77" ninja pybind11
+	touch $@
+
+.venv/installed: .venv/torch setup.py pyproject.toml $(SOURCES)
+	$(BIN)/pip install --no-build-isolation ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

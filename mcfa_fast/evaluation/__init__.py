@@ -1,0 +1,25 @@
+"""How good a classifier is."""
+
+from mcfa_fast.evaluation.curve import OperatingPoint, SeenUnseenCurve, seen_unseen_curve
+from mcfa_fast.evaluation.evaluate import Evaluation, GeneralizedResult, evaluate
+from mcfa_fast.evaluation.metrics import (
+    ClassResult,
+    class_table,
+    confusion,
+    harmonic_mean,
+    mean_class_accuracy,
+)
+
+__all__ = [
+    "ClassResult",
+    "Evaluation",
+    "GeneralizedResult",
+    "OperatingPoint",
+    "SeenUnseenCurve",
+    "class_table",
+    "confusion",
+    "evaluate",
+    "harmonic_mean",
+    "mean_class_accuracy",
+    "seen_unseen_curve",
+]

@@ -1,0 +1,185 @@
+"""Evaluation of a fitted classifier on the test rows of a split."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mcfa_fast.data.dataset import Dataset
+from mcfa_fast.data.splits import Split
+from mcfa_fast.evaluation.curve import OperatingPoint, SeenUnseenCurve, seen_unseen_curve
+from mcfa_fast.evaluation.metrics import (
+    ClassResult,
+    class_table,
+    confusion,
+    harmonic_mean,
+    mean_class_accuracy,
+)
+
+if TYPE_CHECKING:  # inference uses this package's metrics
+    from mcfa_fast.inference.classifier import MCFAClassifier
+
+__all__ = ["Evaluation", "GeneralizedResult", "evaluate"]
+
+_ROWS_PER_CHUNK = 65536
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralizedResult:
+    """Accuracies with all classes as candidates, each a mean over classes in 0..1.
+
+    Attributes:
+        calibration: what was subtracted from the scores of seen classes.
+        seen: accuracy S on test images of seen classes.
+        unseen: accuracy U on images of unseen classes.
+        harmonic: their harmonic mean H.
+        ausuc: area under the seen-unseen curve; does not depend on the calibration.
+        best: point of the curve with the highest harmonic mean. It is chosen on the test rows, so
+            it tells what a calibration could reach, not what the classifier does.
+        curve: the whole curve.
+    """
+
+    calibration: float
+    seen: float
+    unseen: float
+    harmonic: float
+    ausuc: float
+    best: OperatingPoint
+    curve: SeenUnseenCurve
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Results of one classifier on one split.
+
+    Attributes:
+        dataset, split, method: what was evaluated.
+        accuracy: mean per-class accuracy in 0..1 on images of unseen classes with only these
+            classes as candidates (the zero-shot accuracy), also for a generalized split.
+        generalized: the results with all classes as candidates; None for another split.
+        classes: per-class results, of the unseen classes among themselves or, for a generalized
+            split, of all classes among all.
+        confusion: counts [K, K] in the order of `classes`; rows are true classes.
+        note: a caveat to print beside the results, such as that they are optimistic.
+    """
+
+    dataset: str
+    split: str
+    method: str
+    accuracy: float
+    generalized: GeneralizedResult | None
+    classes: tuple[ClassResult, ...]
+    confusion: np.ndarray
+    note: str = ""
+
+    @property
+    def headline(self) -> float:
+        """The number that such results are compared by: H, or the zero-shot accuracy."""
+        return self.accuracy if self.generalized is None else self.generalized.harmonic
+
+    def __str__(self) -> str:
+        text = f"{self.dataset} {self.split} {self.method}: ZSL {self.accuracy:.1%}"
+        if self.generalized is not None:
+            result = self.generalized
+            text += (
+                f", S {result.seen:.1%}, U {result.unseen:.1%}, H {result.harmonic:.1%}"
+                f", AUSUC {result.ausuc:.3f}"
+            )
+        return f"{text} ({self.note})" if self.note else text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The results as plain values, ready for ``json.dump``; the curve as three lists."""
+        content = asdict(self)
+        content["confusion"] = self.confusion.tolist()
+        for row, result in zip(content["classes"], self.classes, strict=True):
+            row["accuracy"] = result.accuracy
+        if self.generalized is not None:
+            content["generalized"]["best"] = self.generalized.best._asdict()
+            for name, values in content["generalized"]["curve"].items():
+                content["generalized"]["curve"][name] = values.tolist()
+        return content
+
+
+def evaluate(classifier: MCFAClassifier, dataset: Dataset, split: Split) -> Evaluation:
+    """Evaluate a fitted classifier with its current `method` and `calibration`.
+
+    The candidates are the split's classes: the unseen ones or, if it is generalized, all of them.
+
+    Args:
+        classifier: fitted on the split's training rows, with the dataset's class indices.
+        dataset: features, labels and class names.
+        split: its test rows are evaluated.
+
+    Raises:
+        ValueError: when the classifier's classes or features are not those of the dataset, or it
+            was trained for task "zsl" with method "softmax" and the split is generalized.
+
+    Example:
+        >>> from mcfa_fast import data
+        >>> from mcfa_fast.config import MCFAConfig
+        >>> from mcfa_fast.inference import MCFAClassifier
+        >>> digits = data.load("digits")
+        >>> split = digits.split("7/3:0", generalized=False)
+        >>> classifier = MCFAClassifier(MCFAConfig.paper("zsl", epochs=1, classifier_epochs=1))
+        >>> rows = split.train
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> result = evaluate(classifier, digits, split)
+        >>> [row.name for row in result.classes], result.confusion.sum().item()
+        (['3', '4', '8'], 538)
+    """
+    unseen = split.unseen_classes
+    candidates = np.union1d(split.seen_classes, unseen) if split.generalized else unseen
+    rows = np.concatenate([split.test_seen, split.test_unseen])
+    labels = dataset.labels[rows]
+    scores = np.concatenate(
+        [
+            classifier.decision_function(
+                dataset.features[rows[start : start + _ROWS_PER_CHUNK]],
+                candidates=candidates,
+                calibration=0.0,
+            )
+            for start in range(0, len(rows), _ROWS_PER_CHUNK)
+        ]
+    )
+    of_unseen = np.isin(labels, unseen)
+    among_unseen = scores[of_unseen][:, np.isin(candidates, unseen)].argmax(axis=1)
+    calibration = classifier.effective_calibration if split.generalized else 0.0
+    biased = scores - calibration * np.isin(candidates, split.seen_classes)
+    predictions = candidates[biased.argmax(axis=1)]
+    matrix = confusion(labels, predictions, candidates)
+    return Evaluation(
+        dataset=dataset.name,
+        split=split.name,
+        method=classifier.method,
+        accuracy=mean_class_accuracy(labels[of_unseen], unseen[among_unseen]),
+        generalized=_generalized(scores, labels, predictions, candidates, split, calibration)
+        if split.generalized
+        else None,
+        classes=class_table(matrix, candidates, dataset.class_names),
+        confusion=matrix,
+    )
+
+
+def _generalized(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    candidates: np.ndarray,
+    split: Split,
+    calibration: float,
+) -> GeneralizedResult:
+    of_seen = np.isin(labels, split.seen_classes)
+    seen = mean_class_accuracy(labels[of_seen], predictions[of_seen])
+    unseen = mean_class_accuracy(labels[~of_seen], predictions[~of_seen])
+    curve = seen_unseen_curve(scores, labels, candidates, split.seen_classes)
+    return GeneralizedResult(
+        calibration=float(calibration),
+        seen=seen,
+        unseen=unseen,
+        harmonic=harmonic_mean(seen, unseen),
+        ausuc=curve.area,
+        best=curve.best(),
+        curve=curve,
+    )

@@ -1,0 +1,195 @@
+"""Choosing the number of epochs, and the calibration, on seen classes held out of training."""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mcfa_fast.config import MCFAConfig
+from mcfa_fast.evaluation.curve import seen_unseen_curve
+from mcfa_fast.evaluation.metrics import mean_class_accuracy
+from mcfa_fast.inference.heads import METHODS, ClassifierHeads
+from mcfa_fast.inference.latent_index import LatentIndex
+from mcfa_fast.inference.latents import class_latents, encode_images
+from mcfa_fast.models.mcfa import MCFA
+from mcfa_fast.training.checkpoint import read_checkpoint, write_checkpoint
+from mcfa_fast.training.trainer import Trainer
+
+__all__ = ["Validation", "validate"]
+
+_METRIC = "validation_accuracy"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was chosen on the held-out classes.
+
+    Attributes:
+        epochs: (first) epoch with the highest `accuracy`.
+        accuracy: mean per-class accuracy of the nearest-class rule among the held-out classes.
+        held_out: their class indices.
+        calibration: for a generalized task, the calibration per method that maximises the harmonic
+            mean on the fold; empty otherwise.
+    """
+
+    epochs: int
+    accuracy: float
+    held_out: tuple[int, ...]
+    calibration: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """Seen classes only, numbered 0..C-1 anew, so that nothing of the unseen ones is used."""
+
+    semantics: Tensor
+    held_out: Tensor
+    train_features: np.ndarray
+    train_labels: np.ndarray
+    unseen_features: np.ndarray
+    unseen_labels: np.ndarray
+    seen_features: np.ndarray
+    seen_labels: np.ndarray
+
+
+def validate(
+    config: MCFAConfig,
+    features: np.ndarray,
+    labels: np.ndarray,
+    semantics: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    run_dir: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Validation:
+    """Train on a part of the seen classes and see which epoch serves the others best.
+
+    `validation_classes` of the seen classes are held out (default: a fifth, but two at least, as
+    one class is never mistaken for another). For a generalized task a fifth of the rows of each
+    other class is held out as well; both together are the test set on which the calibration of
+    either method is chosen, with the model of the chosen epoch.
+
+    Args:
+        config: options of the run; `epochs` is the highest number of epochs that can be chosen.
+        features: raw training features [n, F].
+        labels: class index [n] of every row.
+        semantics: raw descriptors [C, A] of all classes; those of unseen classes are not looked at.
+        device: where to train.
+        run_dir: folder of the run on the fold, which resumes when it was killed.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: when there are too few seen classes to hold some out.
+    """
+    seen_classes = np.unique(labels)
+    fold = _make_fold(config, features, labels, semantics, seen_classes)
+    best_path = None if run_dir is None else Path(run_dir) / "best.pt"
+    best_weights = None
+
+    def measure(epoch: int, model: MCFA) -> dict[str, float]:
+        nonlocal best_weights
+        accuracy = _nearest_accuracy(model, fold)
+        if accuracy > max((row[_METRIC] for row in trainer.history), default=-1.0):
+            best_weights = deepcopy(model.state_dict())
+            if best_path is not None:
+                write_checkpoint(best_path, best_weights)
+        return {_METRIC: accuracy}
+
+    trainer = Trainer(
+        config,
+        fold.train_features,
+        fold.train_labels,
+        fold.semantics,
+        device=device,
+        run_dir=run_dir,
+        progress=progress,
+        on_epoch_end=measure,
+    )
+    model = trainer.fit()
+    best = max(trainer.history, key=lambda row: row[_METRIC])  # the first of equals
+    calibration = {}
+    if config.task == "gzsl":
+        # A resumed run may not have seen its best epoch.
+        model.load_state_dict(best_weights or read_checkpoint(best_path, device))
+        calibration = _calibrate(model, fold)
+    return Validation(
+        epochs=int(best["epoch"]),
+        accuracy=best[_METRIC],
+        held_out=tuple(seen_classes[fold.held_out].tolist()),
+        calibration=calibration,
+    )
+
+
+def _make_fold(
+    config: MCFAConfig,
+    features: np.ndarray,
+    labels: np.ndarray,
+    semantics: Tensor,
+    seen_classes: np.ndarray,
+) -> _Fold:
+    count = config.validation_classes or max(2, round(len(seen_classes) / 5))
+    if count < 2:
+        raise ValueError(
+            "validation_classes: expected 2 or more (one class alone is always right), got 1"
+        )
+    smallest = config.classes_per_batch if config.sampler == "episodic" else 1
+    if len(seen_classes) - count < smallest:
+        raise ValueError(
+            f"validation_classes: holding out {count} of {len(seen_classes)} seen classes leaves "
+            f"fewer than the {smallest} that training needs (classes_per_batch)"
+        )
+    generator = config.generator("validation")
+    local = np.searchsorted(seen_classes, labels)
+    held_out = torch.randperm(len(seen_classes), generator=generator)[:count].sort().values
+    unseen = np.isin(local, held_out)
+    seen = np.zeros_like(unseen)
+    if config.task == "gzsl":
+        for label in np.setdiff1d(local, held_out):
+            rows = np.flatnonzero(local == label)
+            order = torch.randperm(len(rows), generator=generator).numpy()
+            # At least one row stays for training, even of a class that has no other.
+            seen[rows[order[: max(1, round(len(rows) / 5))][: len(rows) - 1]]] = True
+        if not seen.any():
+            raise ValueError(
+                "labels: validation for task 'gzsl' needs a second row of a class to test on"
+            )
+    train = ~(unseen | seen)
+    return _Fold(
+        semantics=semantics[torch.from_numpy(seen_classes)],
+        held_out=held_out,
+        train_features=features[train],
+        train_labels=local[train],
+        unseen_features=features[unseen],
+        unseen_labels=local[unseen],
+        seen_features=features[seen],
+        seen_labels=local[seen],
+    )
+
+
+def _nearest_accuracy(model: MCFA, fold: _Fold) -> float:
+    index = LatentIndex(model.config.latent_features)
+    index.add(class_latents(model, fold.semantics, fold.held_out, per_class=1).mean, fold.held_out)
+    _, nearest = index.search(encode_images(model, fold.unseen_features)[0], k=1)
+    return mean_class_accuracy(fold.unseen_labels, nearest[:, 0].numpy())
+
+
+def _calibrate(model: MCFA, fold: _Fold) -> dict[str, float]:
+    heads = ClassifierHeads.from_images(
+        model, fold.train_features, fold.train_labels, fold.semantics, fold.held_out
+    )
+    latents = torch.cat(
+        [encode_images(model, part)[0] for part in (fold.seen_features, fold.unseen_features)]
+    )
+    labels = np.concatenate([fold.seen_labels, fold.unseen_labels])
+    chosen = {}
+    for method in METHODS:
+        scores = heads.scores(latents, heads.classes, method)
+        curve = seen_unseen_curve(scores, labels, heads.classes, heads.seen_classes)
+        chosen[method] = curve.best().calibration
+    return chosen
