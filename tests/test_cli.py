@@ -1,0 +1,156 @@
+"""The command line, on real digits with a training of one epoch."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import mcfa_fast as mf
+from mcfa_fast.cli import app
+
+ONE_EPOCH = ["--set", "epochs=1", "--set", "classifier_epochs=1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A finished generalized run on digits."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    result = invoke("train", "--preset", "gzsl", *ONE_EPOCH, "--seed", "3", "--run-dir", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_train_leaves_a_whole_run_folder(run_dir):
+    config = json.loads((run_dir / "config.json").read_text())
+    assert (config["task"], config["mode"], config["epochs"], config["seed"]) == (
+        "gzsl",
+        "paper",
+        1,
+        3,
+    )
+    results = json.loads((run_dir / "results.json").read_text())["results"]
+    assert set(results) == {"softmax", "nearest"}
+    assert {"checkpoint.pt", "classifier.pt", "data.json", "metrics.csv", "tensorboard"} <= {
+        path.name for path in run_dir.iterdir()
+    }
+
+
+def test_train_prints_the_results_of_both_classifiers(tmp_path):
+    result = invoke(
+        "train", "--data", "digits", "--split", "7/3:1", *ONE_EPOCH, "--run-dir", tmp_path
+    )
+    assert result.exit_code == 0, result.output
+    for word in ("digits, split 7/3:1", "softmax", "nearest", "ZSL"):
+        assert word in result.output
+
+
+def test_train_again_with_other_options_refuses_the_folder(run_dir):
+    result = invoke("train", "--preset", "gzsl", "--set", "epochs=2", "--run-dir", run_dir)
+    assert result.exit_code == 1
+    assert "epochs" in result.stderr
+
+
+def test_reference_mode_labels_its_selection_as_optimistic(tmp_path):
+    result = invoke("train", "--mode", "reference", *ONE_EPOCH, "--run-dir", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "optimistic" in result.output
+
+
+def test_evaluate_gives_the_results_of_the_run_again(run_dir):
+    result = invoke("evaluate", run_dir, "--per-class")
+    assert result.exit_code == 0, result.output
+    trained = json.loads((run_dir / "results.json").read_text())["results"]["nearest"]
+    assert f"{100 * trained['accuracy']:.1f}" in result.output
+    assert all(name in result.output for name in mf.data.load("digits").class_names)
+
+
+def test_evaluate_with_a_calibration_moves_from_seen_to_unseen(run_dir):
+    result = invoke("evaluate", run_dir, "--calibration", "1e6")
+    assert result.exit_code == 0, result.output
+    seen = [line.split("│")[3].strip() for line in result.output.splitlines() if "softmax" in line]
+    assert seen == ["0.0"]
+
+
+@pytest.mark.parametrize("method", ["softmax", "nearest"])
+def test_predict_writes_what_the_classifier_says(run_dir, tmp_path, method):
+    features = mf.data.load("digits").features[:40]
+    np.save(tmp_path / "features.npy", features)
+    output = tmp_path / "labels.csv"
+    result = invoke(
+        "predict", run_dir, tmp_path / "features.npy", "-o", output, "--method", method, "--top", 2
+    )
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader(output.open()))
+    assert len(rows) == 80 and [row["rank"] for row in rows[:2]] == ["1", "2"]
+    classifier = mf.MCFAClassifier.load(run_dir / "classifier.pt").set_params(method=method)
+    expected = [classifier.class_names_[c] for c in classifier.predict(features)]
+    assert [row["class"] for row in rows[::2]] == expected
+    assert float(rows[0]["score"]) == pytest.approx(
+        classifier.predict_proba(features).max(axis=1)[0], rel=1e-5
+    )
+
+
+def test_info_tells_versions_build_and_devices():
+    result = invoke("info")
+    assert result.exit_code == 0, result.output
+    for word in (mf.__version__, torch.__version__, "extension", "FAISS", "OpenMP", "cpu"):
+        assert word in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "--data", "no-such-folder"], 1, "no-such-folder"),
+        (["train", "--split", "9/9:0"], 1, "9/9:0"),
+        (["train", "--set", "epochs=0"], 1, "epochs"),
+        (["train", "--set", "epoch=5"], 1, "epoch"),
+        (["train", "--set", "epochs"], 2, "KEY=VALUE"),
+        (["train", "--mode", "fast"], 2, "mode"),
+        (["evaluate", "no-such-run"], 1, "no-such-run"),
+        (["predict", "no-such-run", "features.npy", "-o", "out.csv"], 1, "no-such-run"),
+        (["guess"], 2, "guess"),
+    ],
+)
+def test_bad_usage_is_one_message_and_an_exit_code(arguments, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_predict_names_a_bad_features_file(run_dir, tmp_path):
+    np.save(tmp_path / "narrow.npy", np.zeros((3, 5), dtype=np.float32))
+    output = tmp_path / "labels.csv"
+    result = invoke("predict", run_dir, tmp_path / "narrow.npy", "-o", output)
+    assert result.exit_code == 1 and "64" in result.stderr and not output.exists()
+    (tmp_path / "text.npy").write_text("no array")
+    result = invoke("predict", run_dir, tmp_path / "text.npy", "-o", output)
+    assert result.exit_code == 1 and not output.exists()
+
+
+def test_the_installed_command_runs_the_demo(tmp_path):
+    command = Path(sys.executable).parent / "mcfa-fast"
+    result = subprocess.run(
+        [command, "demo", "--quick"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "ZSL" in result.stdout and "GZSL" in result.stdout and "H" in result.stdout
