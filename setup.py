@@ -12,6 +12,7 @@ from torch.utils import cpp_extension
 
 CXX_FLAGS = [
     "-O3",
+    "-g0",
     "-fopenmp",
     "-ffp-contract=fast",
     "-fvisibility=hidden",

@@ -1,0 +1,44 @@
+"""A small problem of the inference tests that can be solved: features follow the descriptors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mcfa_fast.config import MCFAConfig
+
+SEEN, UNSEEN, NEW = np.arange(10), np.array([10, 11]), 12
+FEATURES, ATTRIBUTES = 12, 6
+
+_OPTIONS = {
+    "latent_features": 8,
+    "visual_hidden": 32,
+    "semantic_hidden": 32,
+    "kl_weight": 0.01,
+    "instances_per_class": 5,
+    "epochs": 60,
+    "learning_rate": 3e-3,
+    "classifier_epochs": 10,
+    "classifier_learning_rate": 1e-2,
+    "unseen_latents": 100,
+}
+
+
+def config(task: str, **options) -> MCFAConfig:
+    """Options that train within a second; latents of seen classes as many as of unseen ones."""
+    seen_latents = 100 if task == "gzsl" else 0
+    return MCFAConfig.paper(task, **{**_OPTIONS, "seen_latents": seen_latents, **options})
+
+
+def make_semantics() -> np.ndarray:
+    """Descriptors [13, A]: ten seen classes, two unseen ones, and one to be added later."""
+    rng = np.random.default_rng(1)
+    return rng.random((len(SEEN) + len(UNSEEN) + 1, ATTRIBUTES)).astype(np.float32)
+
+
+def make_images(classes: np.ndarray, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """`rows` images per class: a fixed linear view of the descriptor, with noise."""
+    view = np.random.default_rng(2).normal(size=(ATTRIBUTES, FEATURES))
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(classes, rows)
+    noise = 0.15 * rng.normal(size=(len(labels), FEATURES))
+    return (make_semantics()[labels] @ view + noise).astype(np.float32), labels
