@@ -8,6 +8,7 @@ import scipy.io
 from data_helpers import TINY_LABELS, assert_proper, tiny_arrays, write_csv_folder
 
 from mcfa_fast.data import DatasetError, MissingFileError, load, save_folder
+from mcfa_fast.data.mat_file import read_mat
 
 
 @pytest.fixture
@@ -132,3 +133,14 @@ def test_bad_descriptors(folder):
     scipy.io.savemat(folder / "bert.mat", {"x": table[0]})
     with pytest.raises(DatasetError, match="bert.mat: expected descriptors"):
         load(folder)
+
+
+@pytest.mark.parametrize("byte", [144, 204, 224])
+def test_a_damaged_mat_file_does_not_crash_the_interpreter(byte, tmp_path):
+    path = tmp_path / "bert.mat"
+    scipy.io.savemat(path, {"x": np.array([["bb"]], dtype=object)})
+    content = bytearray(path.read_bytes())
+    content[byte] = 14  # SciPy's own reader crashes on each of these
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"bert\.mat: cannot be read as a MATLAB file"):
+        read_mat(path)

@@ -9,7 +9,8 @@ import numpy as np
 
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.data.errors import DatasetError
-from mcfa_fast.data.files import choose, read_mat, read_text, require, to_zero_based
+from mcfa_fast.data.files import choose, read_text, require, to_zero_based
+from mcfa_fast.data.mat_file import read_mat
 from mcfa_fast.data.splits import Rows, RowSplits
 
 _SPLIT_FOLDER = re.compile(r"(g?zsl)_(\w+)_5split")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from mcfa_fast.data.errors import DatasetError, MissingFileError
 
@@ -81,23 +80,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
-
-
-def read_mat(path: Path, variables: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Read variables of a MATLAB file (format 4 to 7.2), all of them when None.
-
-    SciPy's reader trusts the type codes inside. Compressed files, which MATLAB writes by default,
-    are checksummed; an uncompressed one with a wrong type code can crash the interpreter.
-    """
-    try:
-        content = scipy.io.loadmat(path, variable_names=variables, appendmat=False)
-    except NotImplementedError as error:
-        raise DatasetError(
-            f"{path}: a MATLAB 7.3 (HDF5) file; save it with save(..., '-v7')"
-        ) from error
-    except Exception as error:
-        raise _unreadable(path, "MATLAB file", error) from error
-    return {name: value for name, value in content.items() if not name.startswith("__")}
 
 
 def read_text(path: Path, dtype: type, *, dimensions: int) -> np.ndarray:

@@ -8,7 +8,8 @@ import numpy as np
 
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.data.errors import DatasetError
-from mcfa_fast.data.files import read_mat, require, to_zero_based
+from mcfa_fast.data.files import require, to_zero_based
+from mcfa_fast.data.mat_file import read_mat
 from mcfa_fast.data.splits import Rows, RowSplits
 
 _SPLIT_ARRAYS = ("trainval_loc", "test_unseen_loc", "test_seen_loc")
