@@ -32,4 +32,11 @@ TORCH_LIBRARY(mcfa_fast, m) {
       "Tensor logvar_b, Tensor? labels, str reduction) -> "
       "(Tensor grad_mean_a, Tensor grad_logvar_a, Tensor grad_mean_b, Tensor grad_logvar_b)",
       tags);
+
+  // KL divergence of diagonal Gaussians from the unit Gaussian (MCFA, Eq. 1).
+  m.def("kl_forward(Tensor mean, Tensor logvar, str reduction) -> Tensor loss", tags);
+  m.def(
+      "kl_backward(Tensor grad_loss, Tensor mean, Tensor logvar, str reduction) -> "
+      "(Tensor grad_mean, Tensor grad_logvar)",
+      tags);
 }

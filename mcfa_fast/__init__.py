@@ -12,6 +12,7 @@ from mcfa_fast.config import MCFAConfig
 from mcfa_fast.inference import LatentIndex, MCFAClassifier
 from mcfa_fast.losses import (
     ContrastiveLosses,
+    KLDivergence,
     StoVLoss,
     VtoSLoss,
     VtoVLoss,
@@ -25,6 +26,7 @@ __version__ = version("mcfa_fast")
 __all__ = [
     "MCFA",
     "ContrastiveLosses",
+    "KLDivergence",
     "LatentIndex",
     "MCFAClassifier",
     "MCFAConfig",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import platform
 import tempfile
 import time
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, BinaryIO, Optional
 
 import numpy as np
 import torch
@@ -18,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 import mcfa_fast as mf
+from mcfa_fast._extension import load as load_extension
+from mcfa_fast.data.files import read_npy
 from mcfa_fast.evaluation import Evaluation, evaluate
 from mcfa_fast.experiment import run as run_experiment
 from mcfa_fast.training.checkpoint import CheckpointError, write_atomically
@@ -213,10 +218,8 @@ def predict(
         classifier.set_params(method=method.value)
         if calibration is not None:
             classifier.set_params(calibration=calibration)
-        rows = np.load(features, mmap_mode="r", allow_pickle=False)
-        names = np.array([classifier.class_names_[c] for c in classifier.classes_])
-        lines = _prediction_lines(classifier, rows, names, min(top, len(names)))
-        write_atomically(output, lambda file: file.writelines(line.encode() for line in lines))
+        rows = read_npy(features, memory_map=True)
+        write_atomically(output, lambda file: _write_predictions(file, classifier, rows, top))
         console.print(f"{len(rows)} rows classified with {method.value}, written to {output}")
 
 
@@ -289,16 +292,22 @@ def _load_classifier(run_dir: Path, device: str) -> mf.MCFAClassifier:
     return mf.MCFAClassifier.load(path, device=device)
 
 
-def _prediction_lines(classifier: mf.MCFAClassifier, rows: np.ndarray, names: np.ndarray, top: int):
-    """The lines of the CSV file, computed a chunk of rows at a time."""
-    yield "row,rank,class,score\n"
+def _write_predictions(
+    file: BinaryIO, classifier: mf.MCFAClassifier, features: np.ndarray, top: int
+) -> None:
+    """The CSV file of `predict`, a chunk of rows at a time."""
     chunk = 65536
-    for start in range(0, len(rows), chunk):
-        scores = classifier.predict_proba(rows[start : start + chunk])
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text)
+    writer.writerow(["row", "rank", "class", "score"])
+    for start in range(0, len(features), chunk):
+        scores = classifier.predict_proba(features[start : start + chunk])
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-        for row, columns in enumerate(best, start):
+        for row, columns in enumerate(best):
             for rank, column in enumerate(columns, 1):
-                yield f"{row},{rank},{names[column]},{scores[row - start, column]:.6g}\n"
+                name = classifier.class_names_[classifier.classes_[column]]
+                writer.writerow([start + row, rank, name, f"{scores[row, column]:.6g}"])
+    text.detach()  # flushes; the file itself stays open for the caller
 
 
 def _summary(results: dict[str, Evaluation]) -> Table:
@@ -333,11 +342,7 @@ def _class_table(results: dict[str, Evaluation]) -> Table:
 
 
 def _environment() -> dict[str, str]:
-    import platform
-
-    from mcfa_fast._extension import load
-
-    build = load().build_info()
+    build = load_extension().build_info()
     devices = ["cpu"] + [
         f"cuda:{index} {torch.cuda.get_device_name(index)}"
         for index in range(torch.cuda.device_count())

@@ -23,6 +23,7 @@ from mcfa_fast.ops import ContrastiveLossValues
 __all__ = [
     "ContrastiveLossValues",
     "contrastive_losses",
+    "kl_divergence",
     "stov_loss",
     "vtos_loss",
     "vtov_loss",
@@ -293,3 +294,28 @@ def wasserstein_alignment(
         tensor(5.)
     """
     return ops.wasserstein(mean_a, logvar_a, mean_b, logvar_b, labels, reduction)
+
+
+def kl_divergence(mean: Tensor, logvar: Tensor, *, reduction: str = "sum") -> Tensor:
+    r"""KL divergence of diagonal Gaussians from the unit Gaussian (MCFA, Eq. 1).
+
+    :math:`D_i = \tfrac{1}{2} \sum_d (\mu_{id}^2 + \sigma_{id}^2 - 1 - \log \sigma_{id}^2)`.
+
+    Args:
+        mean: Means ``[N, D]``.
+        logvar: Logarithms of the variances ``[N, D]``.
+        reduction: ``"sum"`` (the paper), ``"mean"`` over the N rows, or ``"none"``.
+
+    Returns:
+        The loss in nats, 0-dim, or ``[N]`` for ``reduction="none"``.
+
+    Raises:
+        ValueError: A wrong shape, device or option.
+        TypeError: A wrong dtype.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> mf.functional.kl_divergence(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))
+        tensor(2.5000)
+    """
+    return ops.kl(mean, logvar, reduction)

@@ -230,3 +230,29 @@ class WassersteinAlignment(nn.Module):
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"
+
+
+class KLDivergence(nn.Module):
+    """KL divergence from the unit Gaussian (MCFA, Eq. 1).
+
+    :func:`mcfa_fast.functional.kl_divergence` as a module.
+
+    Args:
+        reduction: ``"sum"``, ``"mean"`` over rows, or ``"none"``.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> mf.KLDivergence()(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))
+        tensor(2.5000)
+    """
+
+    def __init__(self, *, reduction: str = "sum"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        """The divergence of the Gaussians ``mean [N, D]``, ``logvar [N, D]``."""
+        return ops.kl(mean, logvar, self.reduction)
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"

@@ -72,3 +72,9 @@ def wasserstein(
         mean_a, logvar_a, mean_b, logvar_b, labels, reduction
     )
     return losses[0]
+
+
+def kl(mean: Tensor, logvar: Tensor, reduction: str) -> Tensor:
+    """The KL divergence of each row from the unit Gaussian, reduced."""
+    loss: Tensor = torch.ops.mcfa_fast.kl_forward(mean, logvar, reduction)
+    return loss

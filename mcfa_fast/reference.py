@@ -118,6 +118,12 @@ def wasserstein_alignment(
     return _reduced(distance, torch.ones_like(apart), reduction)
 
 
+def kl_divergence(mean: Tensor, logvar: Tensor, *, reduction: str = "sum") -> Tensor:
+    """The KL term of MCFA's Eq. 1; see :func:`mcfa_fast.functional.kl_divergence`."""
+    divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=1)
+    return _reduced(divergence, torch.ones_like(divergence, dtype=torch.bool), reduction)
+
+
 def _normalized(latents: Tensor, normalize: bool) -> Tensor:
     return F.normalize(latents, dim=1) if normalize else latents
 

@@ -144,7 +144,8 @@ def test_predict_names_a_bad_features_file(run_dir, tmp_path):
     assert result.exit_code == 1 and "64" in result.stderr and not output.exists()
     (tmp_path / "text.npy").write_text("no array")
     result = invoke("predict", run_dir, tmp_path / "text.npy", "-o", output)
-    assert result.exit_code == 1 and not output.exists()
+    assert result.exit_code == 1 and "text.npy: cannot be read" in result.stderr
+    assert list(tmp_path.glob("labels*")) == []
 
 
 def test_the_installed_command_runs_the_demo(tmp_path):

@@ -1,5 +1,6 @@
 """The operators in PyTorch: opcheck, gradcheck, TorchScript, compile, export, autocast."""
 
+import functools
 import io
 
 import pytest
@@ -53,6 +54,14 @@ def test_opcheck_wasserstein(sample):
     torch.library.opcheck(torch.ops.mcfa_fast.wasserstein_forward.default, sample)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_opcheck_kl(reduction):
+    mean, logvar, _ = inputs()
+    torch.library.opcheck(
+        torch.ops.mcfa_fast.kl_forward.default, (mean, logvar[:1] + mean, reduction)
+    )
+
+
 def test_opcheck_backward_operators():
     visual, semantic, labels = (tensor.detach() for tensor in inputs())
     options = ("in", "sum", True, -100)
@@ -68,6 +77,9 @@ def test_opcheck_backward_operators():
     loss, distance = torch.ops.mcfa_fast.wasserstein_forward(*gaussians)
     torch.library.opcheck(
         torch.ops.mcfa_fast.wasserstein_backward.default, (loss, distance, *gaussians)
+    )
+    torch.library.opcheck(
+        torch.ops.mcfa_fast.kl_backward.default, (loss, visual, visual / 2, "sum")
     )
 
 
@@ -110,6 +122,14 @@ def test_gradcheck_wasserstein(reduction):
     assert torch.autograd.gradcheck(loss, gaussians)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_gradcheck_kl(reduction):
+    mean, logvar, _ = inputs(torch.float64)
+    logvar = (logvar.detach()[:1] + mean.detach() / 2).requires_grad_()
+    loss = functools.partial(functional.kl_divergence, reduction=reduction)
+    assert torch.autograd.gradcheck(loss, (mean, logvar))
+
+
 def modules():
     visual, semantic, labels = inputs()
     kept = labels.clamp(min=0)
@@ -119,6 +139,7 @@ def modules():
     yield mf.StoVLoss(0.5, normalize=False), (visual, semantic, labels)
     yield mf.ContrastiveLosses(learnable, reduction="mean"), (visual, semantic, labels)
     yield mf.WassersteinAlignment(), (visual, visual / 2, semantic, semantic / 2, kept)
+    yield mf.KLDivergence(reduction="mean"), (visual, visual / 2)
     yield mf.compat.Inter_Mode_Loss(0.5), (visual, kept)
     yield mf.compat.Cross_Mode_Loss(0.5), (visual, semantic, kept)
     yield mf.compat.SupConLoss(0.5), (torch.stack([visual, visual + 1], dim=1), kept)
@@ -201,10 +222,12 @@ def test_autocast_brings_mixed_latents_together():
         alignment = functional.wasserstein_alignment(
             latents, latents, semantic, semantic, labels.clamp(min=0)
         )
+        divergence = functional.kl_divergence(latents, visual)
     expected = functional.contrastive_losses(latents.float(), semantic, labels, temperature=0.5)
     for got, want in zip(losses, expected, strict=True):
         assert got.dtype == torch.float32 and torch.equal(got, want)
-    (sum(losses) + alignment).backward()
+    assert divergence == functional.kl_divergence(latents.float(), visual)
+    (sum(losses) + alignment + divergence).backward()
     assert linear.weight.grad.dtype == torch.float32 and linear.weight.grad.abs().sum() > 0
 
 
@@ -219,6 +242,10 @@ def test_second_derivatives_raise_one_clear_error():
     )
     (gradient,) = torch.autograd.grad(distance, visual, create_graph=True)
     with pytest.raises(NotImplementedError, match="wasserstein_alignment: .* second derivative"):
+        gradient.sum().backward()
+    divergence = functional.kl_divergence(visual, visual)
+    (gradient,) = torch.autograd.grad(divergence, visual, create_graph=True)
+    with pytest.raises(NotImplementedError, match="kl_divergence: .* second derivative"):
         gradient.sum().backward()
 
 

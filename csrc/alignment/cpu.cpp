@@ -1,12 +1,13 @@
-// The Wasserstein alignment on the CPU. With labels, the standard deviations of b are computed once per
-// class, and a class's gradients are added up over its contiguous rows in the sorted order of labels.
+// The Wasserstein alignment on the CPU, one pass over memory in either direction. With labels, the standard
+// deviations of b are computed once per class, and the gradients of the classes are added up in shares of the
+// rows whose number does not depend on the threads, so that results do not either.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 
-#include "../common/labels.h"
 #include "../common/simd.h"
 #include "op.h"
 
@@ -82,6 +83,8 @@ MCFA_INSTANTIATE_ROWS(double)
 template <typename T>
 class Problem {
  public:
+  static constexpr int64_t kMostShares = 32;
+
   Problem(
       const Tensor& mean_a, const Tensor& logvar_a, const Tensor& mean_b, const Tensor& logvar_b,
       const OptionalTensor& labels)
@@ -98,7 +101,12 @@ class Problem {
       }
     });
     if (labels) {
-      labels_ = sort_labels(*labels, std::nullopt, rows_b());
+      labels_ = labels->to(at::kLong).contiguous();
+      for (int64_t row = 0; row < rows_a(); ++row) {
+        if (row_of_b(row) < 0 || row_of_b(row) >= rows_b()) {
+          throw_label_out_of_range(row_of_b(row), row, rows_b());
+        }
+      }
     }
   }
 
@@ -124,23 +132,18 @@ class Problem {
     return at_row(deviation_b_, row);
   }
 
-  // Calls visit(row of a, row of b) for every pair that is compared; the pairs of one row of b come from one
-  // thread, in ascending order of the rows of a.
-  template <typename Visit>
-  void for_each_pair(const Visit& visit) const {
-    if (labels_) {
-      for_each_class(*labels_, [&](const ClassRun& run) {
-        for (int64_t row = run.begin; row < run.end; ++row) {
-          visit(labels_->order[row], run.label);
-        }
-      });
-    } else {
-      at::parallel_for(0, rows_a(), kRowsPerTask, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-          visit(row, row);
-        }
-      });
-    }
+  const Tensor& deviations_b() const {
+    return deviation_b_;
+  }
+
+  // The row of b that a's row is compared with.
+  int64_t row_of_b(int64_t row) const {
+    return labels_.defined() ? labels_.const_data_ptr<int64_t>()[row] : row;
+  }
+
+  // How many copies of b's gradients are added to at the same time: together they are no larger than a.
+  int64_t shares() const {
+    return labels_.defined() ? std::clamp<int64_t>(rows_a() / std::max<int64_t>(rows_b(), 1), 1, kMostShares) : 1;
   }
 
  private:
@@ -155,7 +158,7 @@ class Problem {
   Tensor logvar_a_;
   Tensor mean_b_;
   Tensor deviation_b_;
-  std::optional<SortedLabels> labels_;
+  Tensor labels_;
 };
 
 template <typename T>
@@ -165,9 +168,12 @@ WassersteinForward forward(
   const Problem<T> problem(mean_a, logvar_a, mean_b, logvar_b, labels);
   auto distance = at::empty({problem.rows_a()}, mean_a.options().dtype(c10::CppTypeToScalarType<T>::value));
   T* distances = distance.template mutable_data_ptr<T>();
-  problem.for_each_pair([&](int64_t a, int64_t b) {
-    distances[a] = std::sqrt(squared_distance_row(
-        problem.mean_a(a), problem.logvar_a(a), problem.mean_b(b), problem.deviation_b(b), problem.columns()));
+  at::parallel_for(0, problem.rows_a(), kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t a = begin; a < end; ++a) {
+      const int64_t b = problem.row_of_b(a);
+      distances[a] = std::sqrt(squared_distance_row(
+          problem.mean_a(a), problem.logvar_a(a), problem.mean_b(b), problem.deviation_b(b), problem.columns()));
+    }
   });
   if (reduction == Reduction::kNone) {
     return {distance.clone(), distance};
@@ -193,24 +199,40 @@ WassersteinBackward backward(
   const T scale = reduction == Reduction::kMean ? T(1) / static_cast<T>(std::max<int64_t>(problem.rows_a(), 1)) : T(1);
   auto grad_mean_a = at::empty({problem.rows_a(), width}, options);
   auto grad_logvar_a = at::empty({problem.rows_a(), width}, options);
-  auto grad_mean_b = at::zeros({problem.rows_b(), width}, options);
-  auto grad_logvar_b = at::zeros({problem.rows_b(), width}, options);  // of the deviations until the last step
+  const int64_t shares = problem.shares();
+  auto grad_mean_b = at::zeros({shares, problem.rows_b(), width}, options);
+  auto grad_deviation_b = at::zeros_like(grad_mean_b);
   const auto row_of = [width](Tensor& tensor, int64_t row) { return tensor.template mutable_data_ptr<T>() + row * width; };
-  problem.for_each_pair([&](int64_t a, int64_t b) {
+  const auto visit = [&](int64_t a, int64_t share) {
+    const int64_t b = problem.row_of_b(a);
+    const int64_t to = share * problem.rows_b() + b;
     const T weight = distances[a] > 0 ? scale * grad[a] / distances[a] : T(0);
     grad_row(
         weight, problem.mean_a(a), problem.logvar_a(a), problem.mean_b(b), problem.deviation_b(b), width,
-        row_of(grad_mean_a, a), row_of(grad_logvar_a, a), row_of(grad_mean_b, b), row_of(grad_logvar_b, b));
-  });
-  at::parallel_for(0, problem.rows_b(), kRowsPerTask, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t d = 0; d < width; ++d) {
-        row_of(grad_logvar_b, row)[d] *= T(0.5) * problem.deviation_b(row)[d];
+        row_of(grad_mean_a, a), row_of(grad_logvar_a, a), row_of(grad_mean_b, to), row_of(grad_deviation_b, to));
+  };
+  if (labels) {
+    const int64_t rows_per_share = at::divup(problem.rows_a(), shares);
+    at::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t share = begin; share < end; ++share) {
+        const int64_t last = std::min((share + 1) * rows_per_share, problem.rows_a());
+        for (int64_t a = share * rows_per_share; a < last; ++a) {
+          visit(a, share);
+        }
       }
-    }
-  });
+    });
+  } else {
+    at::parallel_for(0, problem.rows_a(), kRowsPerTask, [&](int64_t begin, int64_t end) {
+      for (int64_t a = begin; a < end; ++a) {
+        visit(a, 0);
+      }
+    });
+  }
+  const auto total_mean_b = shares == 1 ? grad_mean_b.select(0, 0) : grad_mean_b.sum(0);
+  const auto total_deviation_b = shares == 1 ? grad_deviation_b.select(0, 0) : grad_deviation_b.sum(0);
+  const auto grad_logvar_b = total_deviation_b.mul(problem.deviations_b()).mul_(0.5);
   const auto type = mean_a.scalar_type();
-  return {grad_mean_a.to(type), grad_logvar_a.to(type), grad_mean_b.to(type), grad_logvar_b.to(type)};
+  return {grad_mean_a.to(type), grad_logvar_a.to(type), total_mean_b.to(type), grad_logvar_b.to(type)};
 }
 
 WassersteinForward wasserstein_forward_cpu(

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define MCFA_SIMD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -17,18 +16,18 @@
 
 namespace mcfa_fast {
 
-// e^x to 2 ulp; 0 below the smallest normal number, infinity from e^88.4, NaN for NaN.
+// e^x to 2 ulp for normal results; 0 below e^-87.7, infinity above e^88.4, NaN for NaN.
 // e^x = 2^n e^r with n = round(x / ln 2), and a polynomial for e^r on |r| <= ln(2) / 2
-// (coefficients of the Cephes library's expf).
+// (coefficients of the Cephes library's expf). The bounds make 2^n come out as 0 or infinity.
 MCFA_INLINE float simd_exp(float x) {
-  constexpr float kLowest = -87.33654f;
-  constexpr float kHighest = 88.72283f;
+  constexpr float kLowest = -88.f;
+  constexpr float kHighest = 89.f;
   constexpr float kRounder = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-  float clamped = x < kLowest ? kLowest : x;
-  clamped = clamped > kHighest ? kHighest : clamped;
-  const float shifted = clamped * 1.44269504f + kRounder;
+  x = x < kLowest ? kLowest : x;
+  x = x > kHighest ? kHighest : x;
+  const float shifted = x * 1.44269504f + kRounder;
   const float n = shifted - kRounder;
-  float r = clamped - n * 0.693359375f;
+  float r = x - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -42,7 +41,7 @@ MCFA_INLINE float simd_exp(float x) {
   bits = (bits + 127u) << 23;  // n lies in the low bits of `shifted`
   float power;
   std::memcpy(&power, &bits, sizeof(power));
-  return x < kLowest ? 0.f : p * power;
+  return p * power;
 }
 
 MCFA_INLINE double simd_exp(double x) {

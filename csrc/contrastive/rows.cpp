@@ -1,5 +1,7 @@
 #include "rows.h"
 
+#include <limits>
+
 #include "../common/simd.h"
 
 namespace mcfa_fast {

@@ -101,8 +101,11 @@ class MCFALoss(nn.Module):
         reconstruction = l1_loss(
             output.visual_reconstruction, output.features, reduction="sum"
         ) + torch.dot(class_weights, descriptor_error)
-        kl = _kl(output.visual_mean, output.visual_logvar).sum() + torch.dot(
-            class_weights, _kl(output.semantic_mean, output.semantic_logvar)
+        class_kl = functional.kl_divergence(
+            output.semantic_mean, output.semantic_logvar, reduction="none"
+        )
+        kl = functional.kl_divergence(output.visual_mean, output.visual_logvar) + torch.dot(
+            class_weights, class_kl
         )
         # embedding() gathers rows; unlike indexing, its backward is fast for few, long classes.
         cross_reconstruction = l1_loss(
@@ -130,8 +133,3 @@ class MCFALoss(nn.Module):
         if not self.count_instances:
             counts = counts.clamp(max=1)
         return counts.to(semantics.dtype)
-
-
-def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL divergence [N] of each row's Gaussian to the unit Gaussian."""
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1)

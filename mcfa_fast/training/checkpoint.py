@@ -30,11 +30,15 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         write: Called with the open binary file.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     if os.name == "posix":  # makes the new name itself durable; elsewhere folders do not open
         folder = os.open(path.parent, os.O_RDONLY)
         try:
