@@ -291,6 +291,17 @@ def test_zero_vectors_follow_torch_normalize():
     torch.testing.assert_close(tuple(losses), tuple(expected))
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 0.5])
+@pytest.mark.parametrize("positives", ["out", "in"])
+def test_nan_in_nan_out(positives, temperature):
+    visual, semantic, labels = batch(90, 3, 4, dtype=torch.float32)
+    visual[40] = torch.nan
+    losses = functional.contrastive_losses(
+        visual, semantic, labels, temperature=temperature, positives=positives
+    )
+    assert all(loss.isnan() for loss in losses)
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 4), (0, 0, 4), (4, 1, 1), (1, 2, 3)])
 def test_degenerate_sizes(shape):
     visual, semantic, labels = batch(*shape)

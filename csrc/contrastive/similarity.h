@@ -119,7 +119,8 @@ void add_unbounded(
   constexpr T kNothing = -std::numeric_limits<T>::infinity();
   for (int64_t i = 0; i < tile.rows; ++i) {
     const T largest = std::max(rows.largest[i], scale * max_row(tile.row(i), tile.columns));
-    if (largest == kNothing) {
+    if (largest == kNothing) {  // nothing but masked entries, unless they are NaN
+      rows.sum[i] = std::isnan(sum_row(tile.row(i), tile.columns)) ? std::numeric_limits<double>::quiet_NaN() : 0.0;
       continue;
     }
     rows.sum[i] =

@@ -17,12 +17,12 @@ struct Tiling {
   int64_t rows;
   int64_t tile;
 
-  // Tiles that fit the cache, yet at least eight of them for threads to share once there are 512 rows.
+  // Tiles that fit the cache, yet at least four of them for threads to share once there are 256 rows.
   static Tiling of(int64_t rows) {
     constexpr int64_t kLargest = 256;
     constexpr int64_t kSmallest = 64;
-    const int64_t eighth = at::divup(at::divup(rows, 8), 16) * 16;
-    return {rows, std::clamp(eighth, kSmallest, kLargest)};
+    const int64_t quarter = at::divup(at::divup(rows, 4), 16) * 16;
+    return {rows, std::clamp(quarter, kSmallest, kLargest)};
   }
 
   int64_t count() const {
