@@ -25,9 +25,8 @@ def cases(quick: bool) -> list[Case]:
     """The comparisons of a quick or a full run."""
     if quick:
         return [Case(shapes.TINY, threads=1)]
-    largest = shapes.ALIGNMENT[-1]
-    parts = [Case(shape, part) for shape in shapes.ALIGNMENT for part in PARTS]
-    return [*parts, Case(largest, threads=1)]
+    small, large = shapes.ALIGNMENT
+    return [Case(small), *(Case(large, part) for part in PARTS), Case(large, threads=1)]
 
 
 def test_alignment(case: Case, record: Callable) -> None:

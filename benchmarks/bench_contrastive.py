@@ -70,7 +70,7 @@ def test_contrastive(case: Case, record: Callable, quick: bool) -> None:
     runners, skipped = [], {}
     for name in (peers.LIBRARY, *case.others):
         contender = peers.contrastive(name, case.loss, case.positives)
-        reason = contender.reason_to_skip(quick=quick)
+        reason = contender.reason_to_skip(case.shape, quick=quick)
         if reason is not None:
             skipped[name] = reason
             continue

@@ -12,7 +12,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from shapes import TEMPERATURE, AlignmentBatch, ContrastiveBatch
+from shapes import LARGEST_QUADRATIC, TEMPERATURE, AlignmentBatch, ContrastiveBatch, Shape
 from torch import Tensor
 
 from mcfa_fast import MCFAConfig, functional, reference
@@ -38,9 +38,13 @@ class Contender:
     """The module it needs."""
     compiles: bool = False
     """Whether the first call of each shape takes many seconds."""
+    quadratic: bool = True
+    """Whether it forms N×N matrices."""
 
-    def reason_to_skip(self, *, quick: bool) -> str | None:
+    def reason_to_skip(self, shape: Shape, *, quick: bool) -> str | None:
         """Why it cannot run here, or None."""
+        if self.quadratic and shape.n > LARGEST_QUADRATIC:
+            return f"N×N matrices, too long and too large for N > {LARGEST_QUADRATIC:,}"
         if self.needs is not None and importlib.util.find_spec(self.needs) is None:
             return f"{self.needs} is not installed"
         if self.compiles and quick:
@@ -57,7 +61,8 @@ def contrastive(name: str, loss: str = "fused", positives: str = "out") -> Conte
     oracle = _oracle(loss, positives)
     mean_vtov = _oracle("vtov", "out", "mean")
     if name == LIBRARY:
-        return Contender(name, partial(_losses, functional, loss, positives), oracle)
+        compute = partial(_losses, functional, loss, positives)
+        return Contender(name, compute, oracle, quadratic=False)
     if name == PLAIN:
         return Contender(name, oracle, oracle)
     if name == COMPILED:
@@ -77,7 +82,7 @@ def contrastive(name: str, loss: str = "fused", positives: str = "out") -> Conte
 def alignment(name: str) -> Contender:
     """Wasserstein alignment plus KL divergence: ``LIBRARY`` or ``PLAIN``."""
     compute = {LIBRARY: _library_alignment, PLAIN: _plain_alignment}[name]
-    return Contender(name, compute, _plain_alignment)
+    return Contender(name, compute, _plain_alignment, quadratic=False)
 
 
 def plain_objective(config: MCFAConfig, output: MCFAOutput) -> Tensor:

@@ -25,7 +25,8 @@ def judged(records: Records) -> list[dict[str, Any]]:
     """Each target with the figure reached; None where it was not measured."""
     rows = []
     for target in TARGETS:
-        figure = target.reached(records)
+        record = target.record(records)
+        figure = None if record is None else target.figure(record)
         rows.append(
             {
                 "case": target.title,
@@ -127,18 +128,20 @@ def _skipped(records: Records) -> list[str]:
 
 def _targets(records: Records) -> Table:
     table = Table(title="Reached against target")
-    for column in ("case", "measure", "target", "reached", ""):
-        table.add_column(column, justify="right" if column in ("target", "reached") else "left")
-    for target, row in zip(TARGETS, judged(records), strict=True):
+    for column in ("case", "time", "floor", "measure", "target", "reached", ""):
+        table.add_column(column, justify="left" if column in ("case", "measure") else "right")
+    for target in TARGETS:
+        record = target.record(records)
+        reached, verdict, times = "not measured", "", ("", "")
+        if record is not None:
+            figure = target.figure(record)
+            reached = target.text(figure)
+            verdict = "[green]met[/]" if target.is_met(figure) else "[red]short[/]"
+            times = (_duration(record["seconds"][peers.LIBRARY]), _duration(record["floor"]))
         measure = f"{target.kind} than {target.against}" if target.against else target.kind
-        bound = "≤" if target.kind == "bytes" else "≥"
-        reached, verdict = "not measured", ""
-        if row["reached"] is not None:
-            reached = target.text(row["reached"])
-            verdict = "[green]met[/]" if row["met"] else "[red]short[/]"
-        table.add_row(
-            target.title, measure, f"{bound} {target.text(target.reach)}", reached, verdict
-        )
+        bound = "≤" if target.at_most else "≥"
+        required = f"{bound} {target.text(target.reach)}"
+        table.add_row(target.title, *times, measure, required, reached, verdict)
     return table
 
 

@@ -42,8 +42,9 @@ def main(
     records = run_pytest(quick)
     for record in scaling.measure(quick):
         records.append(record)
-        (name, seconds), *_ = record["seconds"].items()
-        console.print(f"{name}, N = {record['n']:,}, threads {record['threads']}: {seconds:.4g} s")
+        for name, seconds in record["seconds"].items():
+            threads = record["threads"]
+            console.print(f"{name}, N = {record['n']:,}, threads {threads}: {seconds:.4g} s")
     about = {**describe(), "quick": quick, "minutes": (time.perf_counter() - started) / 60}
     summary = {
         "about": about,

@@ -47,12 +47,26 @@ def measure(quick: bool) -> Iterator[dict[str, Any]]:
     context.set_forkserver_preload(["scaling"])
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
         for name, shape, threads in jobs(quick):
-            if peers.contrastive(name).reason_to_skip(quick=quick) is None:
-                yield processes.submit(measure_here, name, shape, threads, quick).result()
+            record = {
+                "job": "scaling",
+                "loss": "fused",
+                "positives": "out",
+                **shape._asdict(),
+                "part": "both",
+                "threads": threads,
+                "seconds": {},
+                "skipped": {},
+            }
+            reason = peers.contrastive(name).reason_to_skip(shape, quick=quick)
+            if reason is None:
+                record |= processes.submit(measure_here, name, shape, threads, quick).result()
+            else:
+                record["skipped"][name] = reason
+            yield record
 
 
 def measure_here(name: str, shape: Shape, threads: int, quick: bool) -> dict[str, Any]:
-    """Measures one contender in this process.
+    """What the record says of one contender, measured in this process.
 
     Its value and gradients are checked on a batch of few rows first, which also loads what PyTorch
     loads on first use. Peak memory counts from there on and above the inputs.
@@ -77,17 +91,10 @@ def measure_here(name: str, shape: Shape, threads: int, quick: bool) -> dict[str
         meter.sample()
     rates = meter.rates()
     return {
-        "job": "scaling",
-        "loss": "fused",
-        "positives": "out",
-        **shape._asdict(),
-        "part": "both",
-        "threads": threads,
         "seconds": {name: seconds},
         "peak_bytes": {name: peak},
         "floor": floor.contrastive("fused", shape).seconds(rates),
         "rates": rates._asdict(),
-        "skipped": {},
     }
 
 

@@ -56,9 +56,11 @@ PAIRS = Shape(4096, 64, 2048)
 ALIGNMENT = (Shape(1024, 64, 70), Shape(65536, 64, 70))
 INFERENCE = (Shape(1024, 64, 70), Shape(65536, 64, 70), Shape(65536, 64, 1000))
 
-# Of the scaling run: the library over all N, what forms N×N matrices as far as that is sensible.
+# Contenders that form N×N matrices run up to here.
+LARGEST_QUADRATIC = 8192
+
 SCALING = tuple(Shape(2**k, 64, 70) for k in range(8, 18))
-SCALING_PEERS = tuple(Shape(n, 64, 70) for n in (1024, 4096, 8192))
+SCALING_PEERS = tuple(Shape(n, 64, 70) for n in (1024, 4096, 8192, 16384))
 
 TINY = Shape(48, 16, 6)
 TINY_PAIRS = Shape(32, 16, 16)
