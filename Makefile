@@ -40,9 +40,9 @@ develop: .venv/torch
 	$(BIN)/pip install --no-build-isolation ".[test]"
 	touch $@
 
-# Names PyTorch again, so that the one in .venv stays.
+# What is installed already stays: the package, for it is named without its folder, and PyTorch.
 .venv/benchmarks: .venv/installed
-	$(BIN)/pip install --no-build-isolation $(TORCH) ".[test,bench]"
+	$(BIN)/pip install $(TORCH) "mcfa_fast[bench]"
 	touch $@
 
 clean:
