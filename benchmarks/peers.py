@@ -16,7 +16,7 @@ from shapes import LARGEST_QUADRATIC, TEMPERATURE, AlignmentBatch, ContrastiveBa
 from torch import Tensor
 
 from mcfa_fast import MCFAConfig, functional, reference
-from mcfa_fast.models import MCFAOutput, objective
+from mcfa_fast.models import MCFAOutput
 
 LIBRARY = "mcfa_fast"
 PLAIN = "plain formula"
@@ -81,8 +81,9 @@ def contrastive(name: str, loss: str = "fused", positives: str = "out") -> Conte
 
 def alignment(name: str) -> Contender:
     """Wasserstein alignment plus KL divergence: ``LIBRARY`` or ``PLAIN``."""
-    compute = {LIBRARY: _library_alignment, PLAIN: _plain_alignment}[name]
-    return Contender(name, compute, _plain_alignment, quadratic=False)
+    module = {LIBRARY: functional, PLAIN: reference}[name]
+    oracle = partial(_alignment, reference)
+    return Contender(name, partial(_alignment, module), oracle, quadratic=False)
 
 
 def plain_objective(config: MCFAConfig, output: MCFAOutput) -> Tensor:
@@ -97,7 +98,8 @@ def plain_objective(config: MCFAConfig, output: MCFAOutput) -> Tensor:
     reconstruction = reconstruction + (
         (output.semantic_reconstruction[labels] - semantics).abs().sum()
     )
-    kl = _plain_kl(output.visual_mean, output.visual_logvar) + _plain_kl(mean, logvar)
+    kl = reference.kl_divergence(output.visual_mean, output.visual_logvar)
+    kl = kl + reference.kl_divergence(mean, logvar)
     cross = (output.visual_from_semantic[labels] - output.features).abs().sum()
     cross = cross + (output.semantic_from_visual - semantics).abs().sum()
     aligned = reference.wasserstein_alignment(
@@ -202,14 +204,7 @@ def _ntxent() -> type:
     return NTXentLoss
 
 
-def _library_alignment(batch: AlignmentBatch) -> Tensor:
-    divergence = objective._kl(batch.mean_a, batch.logvar_a).sum()
-    return functional.wasserstein_alignment(*batch) + divergence
-
-
-def _plain_alignment(batch: AlignmentBatch) -> Tensor:
-    return reference.wasserstein_alignment(*batch) + _plain_kl(batch.mean_a, batch.logvar_a)
-
-
-def _plain_kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    return -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum()
+def _alignment(module: Any, batch: AlignmentBatch) -> Tensor:
+    """Both terms, with the functions of ``module``."""
+    divergence = module.kl_divergence(batch.mean_a, batch.logvar_a)
+    return module.wasserstein_alignment(*batch) + divergence
