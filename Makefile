@@ -2,11 +2,12 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 SOURCES := $(shell find csrc mcfa_fast build_support -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py')
 
-.PHONY: demo test lint bench-aid develop clean
+.PHONY: demo test lint bench bench-aid develop clean
 
 demo: .venv/installed
 	cd .venv && bin/mcfa-fast demo
@@ -17,6 +18,10 @@ test: .venv/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+
+# Ten minutes or so; on an otherwise idle machine.
+bench: .venv/benchmarks
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 bench-aid: .venv/installed
 	$(BIN)/python benchmarks/aid.py
@@ -33,6 +38,11 @@ develop: .venv/torch
 
 .venv/installed: .venv/torch setup.py pyproject.toml $(SOURCES)
 	$(BIN)/pip install --no-build-isolation ".[test]"
+	touch $@
+
+# What is installed already stays: the package, for it is named without its folder, and PyTorch.
+.venv/benchmarks: .venv/installed
+	$(BIN)/pip install $(TORCH) "mcfa_fast[bench]"
 	touch $@
 
 clean:

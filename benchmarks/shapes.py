@@ -1,0 +1,104 @@
+"""The one grid of shapes that the benchmarks run on, and the batches of those shapes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+THREADS = (1, 2)
+TEMPERATURE = 0.1
+
+
+class Shape(NamedTuple):
+    """N instances of C classes with D latent dimensions."""
+
+    n: int
+    d: int
+    c: int
+
+    def __str__(self) -> str:
+        return f"{self.n}x{self.d}x{self.c}"
+
+
+class ContrastiveBatch(NamedTuple):
+    visual: Tensor
+    """[N, D]"""
+    semantic: Tensor
+    """[C, D]"""
+    labels: Tensor
+    """[N]"""
+
+
+class AlignmentBatch(NamedTuple):
+    mean_a: Tensor
+    """[N, D]"""
+    logvar_a: Tensor
+    """[N, D]"""
+    mean_b: Tensor
+    """[C, D]"""
+    logvar_b: Tensor
+    """[C, D]"""
+    labels: Tensor
+    """[N]"""
+
+
+# The paper's episodes (c·k = 5·5 and 5·10), a mid-size batch, and batches only fused losses like.
+EPISODE = Shape(25, 64, 5)
+LONG_EPISODE = Shape(50, 64, 5)
+MIDDLE = Shape(1000, 64, 70)
+LARGE = Shape(8192, 64, 70)
+WIDE = Shape(8192, 512, 70)
+# Two instances of every class, as in losses over two views of each image.
+PAIRS = Shape(4096, 64, 2048)
+
+ALIGNMENT = (Shape(1024, 64, 70), Shape(65536, 64, 70))
+INFERENCE = (Shape(1024, 64, 70), Shape(65536, 64, 70), Shape(65536, 64, 1000))
+
+# Contenders that form N×N matrices run up to here.
+LARGEST_QUADRATIC = 8192
+
+SCALING = tuple(Shape(2**k, 64, 70) for k in range(8, 18))
+SCALING_PEERS = tuple(Shape(n, 64, 70) for n in (1024, 4096, 8192, 16384))
+
+TINY = Shape(48, 16, 6)
+TINY_PAIRS = Shape(32, 16, 16)
+TINY_SCALING = tuple(Shape(n, 16, 6) for n in (256, 1024))
+
+
+def contrastive_batch(shape: Shape) -> ContrastiveBatch:
+    """Normal latents; the classes take turns, so that sizes differ by one at most."""
+    generator = torch.Generator().manual_seed(0)
+    return ContrastiveBatch(
+        torch.randn(shape.n, shape.d, generator=generator).requires_grad_(),
+        torch.randn(shape.c, shape.d, generator=generator).requires_grad_(),
+        torch.arange(shape.n) % shape.c,
+    )
+
+
+def alignment_batch(shape: Shape) -> AlignmentBatch:
+    """Means and log-variances drawn from normal distributions."""
+    generator = torch.Generator().manual_seed(0)
+    latents = [
+        torch.randn(rows, shape.d, generator=generator).requires_grad_()
+        for rows in (shape.n, shape.n, shape.c, shape.c)
+    ]
+    return AlignmentBatch(*latents, torch.arange(shape.n) % shape.c)
+
+
+def in_double(batch):
+    """The same batch in float64, with its own leaves."""
+    return type(batch)(
+        *(
+            tensor.detach().double().requires_grad_(tensor.requires_grad)
+            if tensor.is_floating_point()
+            else tensor
+            for tensor in batch
+        )
+    )
+
+
+def leaves(batch) -> list[Tensor]:
+    """The tensors of ``batch`` that gradients are taken of."""
+    return [tensor for tensor in batch if tensor.requires_grad]

@@ -1,0 +1,77 @@
+"""The benchmark suite: its arithmetic, and one quick run of everything."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Imports a module of the suite by name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for path in BENCHMARKS.glob("*.py"):
+        if path.stem not in before:
+            sys.modules.pop(path.stem, None)
+
+
+def test_floor_of_a_large_batch_is_the_known_time(benchmarks):
+    floor = benchmarks("floor")
+    rates = floor.Rates(flops=174e9, exponentials=4.5e9, bytes=1e11)
+    shape = benchmarks("shapes").Shape(8192, 64, 70)
+    seconds = {part: floor.vtov(shape, part).seconds(rates) for part in ("forward", "backward")}
+    assert floor.vtov(shape).seconds(rates) == pytest.approx(0.1136, rel=1e-3)
+    assert sum(seconds.values()) == pytest.approx(0.1136, rel=1e-3)
+    assert floor.contrastive("fused", shape).seconds(rates) == pytest.approx(0.1155, rel=1e-2)
+
+
+def test_fitted_exponent_is_the_slope_of_the_larger_half(benchmarks):
+    scaling = benchmarks("scaling")
+    instances = [2**k for k in range(8, 14)]
+    values = [5.0, 5.0, 5.0, *(n**2 / 7 for n in instances[3:])]
+    assert scaling.exponent(instances, values) == pytest.approx(2)
+    assert scaling.exponent([256], [1.0]) is None
+
+
+def test_targets_are_judged_on_their_own_record(benchmarks):
+    targets, peers, shapes = (benchmarks(name) for name in ("targets", "peers", "shapes"))
+    record = {
+        "job": "contrastive",
+        "loss": "fused",
+        "positives": "out",
+        **shapes.LARGE._asdict(),
+        "part": "both",
+        "threads": 2,
+        "seconds": {peers.LIBRARY: 0.1, peers.PLAIN: 2.0},
+        "floor": 0.07,
+    }
+    other = {**record, "threads": 1, "seconds": {peers.LIBRARY: 9.0, peers.PLAIN: 1.0}}
+    fraction, speedup, *rest = targets.TARGETS
+    assert fraction.record([other, record]) is record
+    assert fraction.figure(record) == pytest.approx(0.7)
+    assert not fraction.is_met(0.7)
+    assert speedup.record([other, record]) is record
+    assert speedup.figure(record) == pytest.approx(20)
+    assert speedup.is_met(20)
+    assert all(target.record([other, record]) is None for target in rest)
+
+
+def test_quick_run_checks_every_contender_and_writes_results(tmp_path):
+    command = [sys.executable, BENCHMARKS / "run.py", "--quick", "--results", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Reached against target" in run.stdout
+    (path,) = tmp_path.glob("*-quick.json")
+    summary = json.loads(path.read_text())
+    jobs = {record["job"] for record in summary["records"]}
+    assert jobs == {"alignment", "contrastive", "inference", "scaling", "training"}
+    for record in summary["records"]:
+        assert record["floor"] > 0
+        assert all(seconds > 0 for seconds in record["seconds"].values())
