@@ -29,7 +29,7 @@ __device__ __forceinline__ int64_t first_position(const int64_t* keys, int64_t s
 }
 
 // keys [size] of labels [size]. `classes` < 0: any label will do. `ignoring`: there is an ignore_index.
-__global__ void label_keys_kernel(
+static __global__ void label_keys_kernel(
     const int64_t* labels, int64_t size, bool ignoring, int64_t ignore_index, int64_t classes, int64_t* keys) {
   const int64_t index = global_thread();
   if (index >= size) {
@@ -45,7 +45,7 @@ __global__ void label_keys_kernel(
 
 // The run [begin, end) of rows with the row's label, for every row of sorted `keys`; empty for ignored rows.
 // counts: the rows that are not ignored, and those of them that share their label with another.
-__global__ void class_runs_kernel(
+static __global__ void class_runs_kernel(
     const int64_t* keys, int64_t size, bool ignoring, int64_t* begin, int64_t* end, int64_t* counts) {
   const int64_t row = global_thread();
   int64_t kept = 0;
@@ -66,7 +66,7 @@ __global__ void class_runs_kernel(
 }
 
 // The run of rows of every class 0..classes-1, and in *present the number of classes with a row.
-__global__ void class_ranges_kernel(
+static __global__ void class_ranges_kernel(
     const int64_t* keys, int64_t size, bool ignoring, int64_t ignore_index, int64_t classes, int64_t* begin,
     int64_t* end, int64_t* present) {
   const int64_t label = global_thread();

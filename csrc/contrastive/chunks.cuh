@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_forward_kernel(
   if (row >= kept_count(pairs.kept_rows, pairs.row_count)) {
     return;
   }
-  const auto scaling = Scaling<A>::read(pairs.temperature, pairs.normalized);
+  const auto scaling = DeviceScaling<A>::read(pairs.temperature, pairs.normalized);
   const int64_t kept_columns = kept_count(pairs.kept_columns, pairs.column_count);
   const int64_t begin = pairs.begin == nullptr ? 0 : pairs.begin[row];
   const int64_t end = pairs.begin == nullptr ? 0 : pairs.end[row];
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_backward_kernel(
     const BackwardPairs<T> pairs, const Chunk<Accumulate<T>> chunk, T* weights) {
   using A = Accumulate<T>;
   const int64_t row = chunk.first_row + blockIdx.x;
-  const auto scaling = Scaling<A>::read(pairs.temperature, pairs.normalized);
+  const auto scaling = DeviceScaling<A>::read(pairs.temperature, pairs.normalized);
   const int64_t kept_columns = kept_count(pairs.kept_columns, pairs.column_count);
   const bool row_kept = row < kept_count(pairs.kept_rows, pairs.row_count);
   const auto& r = pairs.row_terms;

@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kRowThreads) finish_visual_kernel(const Finish
   if (row >= args.rows) {
     return;
   }
-  const auto scaling = Scaling<A>::read(args.temperature, args.normalized);
+  const auto scaling = DeviceScaling<A>::read(args.temperature, args.normalized);
   const A poison = scaling.scale * 0;  // NaN for an impossible temperature
   const bool kept = row < *args.kept;
   const bool writes = threadIdx.x % 32 == 0;
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kRowThreads) finish_semantic_kernel(
   if (label >= classes) {
     return;
   }
-  const auto scaling = Scaling<A>::read(temperature, normalized);
+  const auto scaling = DeviceScaling<A>::read(temperature, normalized);
   const int64_t count = end[label] - begin[label];
   const A lse = over_instances.value(label);
   A loss = scaling.scale * 0;
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kRowThreads) anchor_terms_kernel(const AnchorT
   if (row >= args.rows) {
     return;
   }
-  const auto scaling = Scaling<A>::read(args.temperature, args.normalized);
+  const auto scaling = DeviceScaling<A>::read(args.temperature, args.normalized);
   const int64_t anchor = args.order == nullptr ? row : args.order[row];
   A grad = 0;
   if (args.grad_loss != nullptr && args.end[row] - args.begin[row] >= args.least) {
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(kRowThreads) own_weights_kernel(
   }
   A weight = 0;
   if (row < *kept) {
-    const A scale2 = Scaling<A>::read(temperature, true).scale2;
+    const A scale2 = DeviceScaling<A>::read(temperature, true).scale2;
     const int64_t label = keys[row];
     const A share =
         in_form ? exp2_fast(scale2 * products[row] - class_products[label]) : A(1) / static_cast<A>(end[row] - begin[row]);
@@ -274,7 +274,7 @@ __global__ void __launch_bounds__(kRowThreads) pull_back_visual_kernel(
     };
     along = pull_back(
         args.input + order[row] * args.width, args.inverse_norms[row], args.normalized,
-        Scaling<A>::read(args.temperature, args.normalized).scale, args.boost, args.sums + row * args.padded,
+        DeviceScaling<A>::read(args.temperature, args.normalized).scale, args.boost, args.sums + row * args.padded,
         args.splits, args.rows * args.padded, args.width, term, grad_input);
   }
   if (threadIdx.x % 32 == 0) {
@@ -294,7 +294,7 @@ __global__ void __launch_bounds__(kRowThreads) pull_back_semantic_kernel(
   const bool some = end[label] > begin[label];
   const A along = pull_back(
       args.input + label * args.width, args.inverse_norms[label], args.normalized,
-      Scaling<A>::read(args.temperature, args.normalized).scale, args.boost, args.sums + label * args.padded,
+      DeviceScaling<A>::read(args.temperature, args.normalized).scale, args.boost, args.sums + label * args.padded,
       args.splits, args.rows * args.padded, args.width,
       [&](int64_t d) { return some ? own_sums[begin[label] * args.padded + d] : A(0); },
       args.grad_input + label * args.width);

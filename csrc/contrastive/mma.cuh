@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_forward_kernel
   using Shape = MmaShape<kWidth>;
   T* rows = reinterpret_cast<T*>(shared_memory());
   T* columns = rows + Shape::kRows * Shape::kStride;  // two tiles
-  const auto scaling = Scaling<float>::read(pairs.temperature, pairs.normalized);
+  const auto scaling = DeviceScaling<float>::read(pairs.temperature, pairs.normalized);
   const int64_t kept_columns = kept_count(pairs.kept_columns, pairs.column_count);
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * Shape::kRows;
   if (first_row >= kept_count(pairs.kept_rows, pairs.row_count)) {
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
   T* columns = rows + Shape::kRows * Shape::kStride;
   float* row_terms = reinterpret_cast<float*>(columns + 2 * Shape::kTile);  // [4][kRows]
   float* column_terms = row_terms + 4 * Shape::kRows;                      // two of [4][kColumns]
-  const auto scaling = Scaling<float>::read(pairs.temperature, pairs.normalized);
+  const auto scaling = DeviceScaling<float>::read(pairs.temperature, pairs.normalized);
   const int64_t kept_columns = kept_count(pairs.kept_columns, pairs.column_count);
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * Shape::kRows;
   if (first_row >= kept_count(pairs.kept_rows, pairs.row_count)) {

@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kRowThreads) class_products_kernel(
   const int64_t first = begin[blockIdx.x];
   const int64_t last = end[blockIdx.x];
   A largest = 0;
-  const A scale2 = Scaling<A>::read(temperature, true).scale2;
+  const A scale2 = DeviceScaling<A>::read(temperature, true).scale2;
   if (in_form) {
     largest = -INFINITY;
     for (int64_t row = first + threadIdx.x; row < last; row += kRowThreads) {

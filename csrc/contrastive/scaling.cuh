@@ -9,13 +9,13 @@ namespace mcfa_fast {
 // For unit vectors |s| <= 1 / temperature, so that 1 / temperature can stand in for the maximum of every log-sum-exp
 // (`bounded`) as long as e^(-2 / temperature) stays far from underflow.
 template <typename A>
-struct Scaling {
+struct DeviceScaling {
   A scale;
   A scale2;  // scale * log2(e)
   bool bounded;
 
   // NaN for a temperature that is not positive and finite, which on the GPU only the results can tell.
-  static __device__ __forceinline__ Scaling read(const double* temperature, bool normalized) {
+  static __device__ __forceinline__ DeviceScaling read(const double* temperature, bool normalized) {
     const double value = *temperature;
     const bool valid = value > 0 && value < static_cast<double>(INFINITY);
     const double scale = valid ? 1 / value : static_cast<double>(NAN);
@@ -50,7 +50,7 @@ struct LogSum {
 
 // Adds kColumns terms to a row's log-sum-exp; value(k) is the raw dot product of term k, or -infinity to leave it out.
 template <int kColumns, typename A, typename Value>
-__device__ __forceinline__ void add_terms(LogSum<A>& total, const Scaling<A>& scaling, const Value& value) {
+__device__ __forceinline__ void add_terms(LogSum<A>& total, const DeviceScaling<A>& scaling, const Value& value) {
   A sum = 0;
   if (scaling.bounded) {
 #pragma unroll
@@ -81,7 +81,7 @@ __device__ __forceinline__ void add_terms(LogSum<A>& total, const Scaling<A>& sc
 }
 
 template <typename A>
-__device__ __forceinline__ LogSum<A> empty_sum(const Scaling<A>& scaling) {
+__device__ __forceinline__ LogSum<A> empty_sum(const DeviceScaling<A>& scaling) {
   return {scaling.bounded ? scaling.scale2 : -INFINITY, 0};
 }
 
@@ -140,7 +140,7 @@ struct BackwardPairs {
 // The weight of one pair from its raw dot product s.
 template <typename A>
 __device__ __forceinline__ A pair_weight(
-    A s, const Scaling<A>& scaling, A row_weight, A row_shift2, A column_weight, A column_shift2) {
+    A s, const DeviceScaling<A>& scaling, A row_weight, A row_shift2, A column_weight, A column_shift2) {
   if (scaling.bounded) {
     return exp2_fast(s * scaling.scale2 - scaling.scale2) * (row_weight + column_weight);
   }

@@ -70,7 +70,7 @@ __device__ __forceinline__ void multiply_tile(
 template <typename T>
 __global__ void __launch_bounds__(kSimtThreads) simt_forward_kernel(const ForwardPairs<T> pairs) {
   T* shared = reinterpret_cast<T*>(shared_memory());
-  const auto scaling = Scaling<T>::read(pairs.temperature, pairs.normalized);
+  const auto scaling = DeviceScaling<T>::read(pairs.temperature, pairs.normalized);
   const int64_t kept_columns = kept_count(pairs.kept_columns, pairs.column_count);
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kSimtTile;
   if (first_row >= kept_count(pairs.kept_rows, pairs.row_count)) {
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kSimtThreads) simt_backward_kernel(const Backw
   T* weights = shared + 2 * kSimtDepth * kSimtStride;    // [column][row]
   T* latents = weights + kSimtTile * kSimtStride;        // [16 columns][kWidth]
   constexpr int kOutputs = kWidth / 16;
-  const auto scaling = Scaling<T>::read(pairs.temperature, pairs.normalized);
+  const auto scaling = DeviceScaling<T>::read(pairs.temperature, pairs.normalized);
   const int64_t kept_columns = kept_count(pairs.kept_columns, pairs.column_count);
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kSimtTile;
   const int64_t first_dimension = static_cast<int64_t>(blockIdx.z) * kWidth;
