@@ -25,13 +25,13 @@ int64_t padded_width(int64_t width) {
   return width <= 64 ? 64 : width <= 128 ? 128 : width <= kWidestFused ? kWidestFused : (width + 7) / 8 * 8;
 }
 
-// How many parts the columns are split into so that few rows still fill a GPU; of the sizes alone, so that results do
-// not depend on the GPU.
+// How many parts the columns are split into so that few rows still fill a GPU, each of several tiles; of the sizes alone,
+// so that results do not depend on the GPU.
 inline int64_t split_count(int64_t rows, int64_t columns, int64_t width) {
   constexpr int64_t kBlocks = 512;
   const int64_t tiles = std::max<int64_t>((columns + 63) / 64, 1);
   const int64_t blocks = std::max<int64_t>((rows + kMmaRows - 1) / kMmaRows, 1);
-  return width > kWidestFused ? 1 : std::clamp<int64_t>(kBlocks / blocks, 1, std::min<int64_t>(tiles, 64));
+  return width > kWidestFused ? 1 : std::clamp<int64_t>(kBlocks / blocks, 1, std::min<int64_t>((tiles + 3) / 4, 64));
 }
 
 // A temperature where the kernels can read it. One on the GPU is never waited for: if it is not positive and finite,

@@ -16,6 +16,7 @@
 namespace harness {
 namespace {
 
+// Also decides when an asynchronous copy lands: as late as it may, at once, or at random one or the other.
 enum class Order { kAscending, kDescending, kRandom };
 
 struct Settings {
@@ -148,23 +149,29 @@ void run_block(dim3 block, dim3 blocks, int threads) {
       std::shuffle(order.begin(), order.end(), generator);
     }
     bool progress = false;
+    for (int begin = 0; begin < threads; begin += 32) {
+      // In a fixed order each warp runs ahead of the next as far as it can, in random order they interleave.
+      bool moved = true;
+      while (moved) {
+        moved = false;
+        for (int k = begin; k < std::min(begin + 32, threads); ++k) {
+          auto& fiber = *fibers[order[k]];
+          if (fiber.state == State::kReady) {
+            resume(fiber);
+            progress = moved = true;
+            if (!error.empty()) {
+              return;
+            }
+          }
+        }
+        moved = moved && settings.order != Order::kRandom;
+      }
+    }
     int done = 0;
     int waiting = 0;
-    for (const int thread : order) {
-      auto& fiber = *fibers[thread];
-      // In one order a warp runs ahead of the others as far as it can.
-      while (fiber.state == State::kReady) {
-        resume(fiber);
-        progress = true;
-        if (!error.empty()) {
-          return;
-        }
-        if (settings.order == Order::kRandom) {
-          break;
-        }
-      }
-      done += fiber.state == State::kDone;
-      waiting += fiber.state == State::kAtBarrier;
+    for (int thread = 0; thread < threads; ++thread) {
+      done += fibers[thread]->state == State::kDone;
+      waiting += fibers[thread]->state == State::kAtBarrier;
     }
     if (done == threads) {
       break;
@@ -261,7 +268,13 @@ void copy_later(void* target, const void* global, bool valid) {
   if (reinterpret_cast<uintptr_t>(target) % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0) {
     fail("cp.async: an address that is not a multiple of 16");
   }
-  current->copies.back().push_back({target, global, valid});
+  const Copy copy{target, global, valid};
+  const bool now = settings.order == Order::kDescending || (settings.order == Order::kRandom && generator() % 2 == 0);
+  if (now) {
+    perform({copy});
+  } else {
+    current->copies.back().push_back(copy);
+  }
 }
 
 void commit_copies() {

@@ -3,8 +3,8 @@
 //
 // Every thread of a block is a fiber with its own stack. A fiber runs until it needs the others (a barrier, a shuffle,
 // a matrix instruction); which one runs next is set by the order: ascending, descending or random. Shared memory is
-// NaN when a block starts, asynchronous copies land as late as the program allows, and a thread that misses a barrier
-// or takes another path through a warp's instruction is an error.
+// NaN when a block starts, asynchronous copies land at once or as late as the program allows, and a thread that misses a
+// barrier or takes another path through a warp's instruction is an error.
 //
 // For tests of the harness itself, a fault can be planted at one call: a barrier left out, a copy that is not waited
 // for, an address 16 bytes off. The call is named by its source line, so the kernels carry no trace of it.
