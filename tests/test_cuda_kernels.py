@@ -112,9 +112,7 @@ def assert_right(dtype, temperature, visual, semantic, labels, **options):
         temperature,
         **options,
     )
-    ours = losses_and_gradients(
-        harness_losses, visual, semantic, labels, temperature, **options
-    )
+    ours = losses_and_gradients(harness_losses, visual, semantic, labels, temperature, **options)
     for name, error in errors(ours, oracle).items():
         assert error <= allowance(dtype, temperature), f"{name}: {error}"
     return ours
@@ -189,7 +187,11 @@ def test_degenerate_batches_give_exactly_zero(harness, positives):
     options = {"positives": positives, "reduction": "mean"}
     alone = losses_and_gradients(
         lambda *args, **kwargs: harness_losses(*args, wanted=(True, False, False), **kwargs),
-        visual, semantic, torch.arange(6), 1e-3, **options,
+        visual,
+        semantic,
+        torch.arange(6),
+        1e-3,
+        **options,
     )
     ignored = losses_and_gradients(
         harness_losses, visual, semantic, torch.full((6,), -100), 1e-3, **options
@@ -256,7 +258,10 @@ def gaussians(instances, classes, width, dtype, labelled):
 def test_wasserstein_alignment_matches_the_oracle(harness, dtype, labelled, order):
     harness.harness_set_order(ORDERS[order], ctypes.c_uint64(3))
     for instances, classes, width, reduction in [
-        (300, 5, 8, "sum"), (70, 30, 33, "mean"), (5, 2, 1, "none"), (0, 2, 4, "mean"),
+        (300, 5, 8, "sum"),
+        (70, 30, 33, "mean"),
+        (5, 2, 1, "none"),
+        (0, 2, 4, "mean"),
     ]:
         tensors, labels = gaussians(instances, classes, width, dtype, labelled)
         results = []
@@ -270,15 +275,17 @@ def test_wasserstein_alignment_matches_the_oracle(harness, dtype, labelled, orde
             else:
                 loss = function(*leaves, labels, reduction)[0]
             results.append((loss, *torch.autograd.grad((loss * 0.7).sum(), leaves)))
-        tolerance = {torch.float64: 1e-13, torch.float32: 1e-6}.get(dtype, 2 * torch.finfo(dtype).eps)
+        tolerance = {torch.float64: 1e-13, torch.float32: 1e-6}.get(
+            dtype, 2 * torch.finfo(dtype).eps
+        )
         for ours, expected in zip(*results, strict=True):
             if expected.numel():
                 error = (ours.double() - expected).abs().max()
                 assert error <= tolerance * max(1.0, expected.abs().max().item())
 
 
-# Planted mistakes. Each scenario runs everything it needs in each order of threads; a mistake is caught
-# if in some order the harness stops or a result leaves what the oracle allows.
+# Planted mistakes. The scenarios run in each order of threads; a mistake is caught if in some order
+# the harness stops or a result leaves what the oracle allows.
 
 
 def scenarios(dtype):

@@ -1,4 +1,4 @@
-"""What the CUDA compiler says about the kernels: registers, stack and spills. Needs nvcc but no GPU."""
+"""What the CUDA compiler says of the kernels: registers, stack, spills. Needs nvcc, but no GPU."""
 
 import os
 import re

@@ -16,8 +16,8 @@ from torch.utils import cpp_extension
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1] / "csrc"
 UNITS = ("kernels.cpp", "operators.cpp", "alignment_operators.cpp", "harness.cpp")
-# The operators get a namespace of their own, so that they live beside those of mcfa_fast._C. Setting
-# _FORTIFY_SOURCE aside: it takes a jump between the stacks of two fibers for an attack.
+# The operators get a namespace of their own, so that they live beside those of mcfa_fast._C.
+# _FORTIFY_SOURCE would take a jump between the stacks of two fibers for an attack.
 FLAGS = (
     "-O1",
     "-fPIC",
@@ -31,7 +31,7 @@ FLAGS = (
 
 
 def build() -> Path:
-    """Path of the library, built unless a library of the same sources and PyTorch is there already."""
+    """Path of the library, built unless one of the same sources and PyTorch is there already."""
     files = sorted([*HERE.glob("*.*"), *SOURCE.rglob("*.*")])
     key = hashlib.sha256(torch.__version__.encode())
     for file in files:
@@ -47,16 +47,32 @@ def build() -> Path:
     def compile_unit(unit: str) -> str:
         target = folder / f"{os.getpid()}_{unit}.o"
         # As C++ although two of the files included are named .cu.
-        command = [compiler, *FLAGS, *includes, "-x", "c++", "-c", str(HERE / unit), "-o", str(target)]
+        command = [
+            compiler,
+            *FLAGS,
+            *includes,
+            "-x",
+            "c++",
+            "-c",
+            str(HERE / unit),
+            "-o",
+            str(target),
+        ]
         subprocess.run(command, check=True)
         return str(target)
 
     with ThreadPoolExecutor() as pool:
         objects = list(pool.map(compile_unit, UNITS))
     linked = folder / f"{os.getpid()}_harness.so"
-    paths = [flag for path in cpp_extension.library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
+    paths = [
+        flag
+        for path in cpp_extension.library_paths()
+        for flag in (f"-L{path}", f"-Wl,-rpath,{path}")
+    ]
     libraries = ["-lc10", "-ltorch", "-ltorch_cpu"]
-    subprocess.run([compiler, "-shared", *objects, *paths, *libraries, "-o", str(linked)], check=True)
+    subprocess.run(
+        [compiler, "-shared", *objects, *paths, *libraries, "-o", str(linked)], check=True
+    )
     linked.rename(library)
     return library
 
