@@ -146,6 +146,19 @@ def test_every_width_has_its_kernel(harness, dtype, width):
     assert_right(dtype, 0.1, *batch(90, 7, width, dtype), positives="in", reduction="mean")
 
 
+def test_float32_obeys_the_matmul_precision(harness):
+    data = batch(90, 7, 100, torch.float32)
+    full = assert_right(torch.float32, 0.1, *data, positives="in")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        fast = assert_right(torch.float32, 0.1, *data, positives="in")
+    finally:
+        torch.set_float32_matmul_precision(before)
+    # A CPU multiplies in float32 all the same, but other kernels have run.
+    assert not torch.equal(full["visual"], fast["visual"])
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
 def test_results_do_not_depend_on_the_order_of_threads(harness, dtype, order):

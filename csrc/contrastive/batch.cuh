@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <type_traits>
 
+#include <ATen/Context.h>
+
 #include "../common/sorted_labels.cuh"
 #include "kernels.cuh"
 #include "op.h"
@@ -13,8 +15,16 @@ namespace mcfa_fast {
 template <typename T>
 constexpr bool kOnMatrixUnits = sizeof(T) == 2;
 
-// Wider latents go through library products (chunks.cuh).
 constexpr int64_t kWidestFused = 256;
+
+// Whether latents go through a library's products (chunks.cuh): those that are too wide for the fused kernels, and float32
+// latents that are not narrow where PyTorch's float32 matmul precision lets the library use the matrix units.
+template <typename T>
+bool by_library(int64_t width) {
+  constexpr int64_t kNarrow = 64;
+  return width > kWidestFused ||
+      (std::is_same_v<T, float> && width > kNarrow && at::globalContext().allowTF32CuBLAS());
+}
 
 // The width that the kernels want latents padded to.
 template <typename T>
@@ -27,11 +37,12 @@ int64_t padded_width(int64_t width) {
 
 // How many parts the columns are split into so that few rows still fill a GPU, each of several tiles; of the sizes alone,
 // so that results do not depend on the GPU.
-inline int64_t split_count(int64_t rows, int64_t columns, int64_t width) {
+template <typename T>
+int64_t split_count(int64_t rows, int64_t columns, int64_t width) {
   constexpr int64_t kBlocks = 512;
   const int64_t tiles = std::max<int64_t>((columns + 63) / 64, 1);
   const int64_t blocks = std::max<int64_t>((rows + kMmaRows - 1) / kMmaRows, 1);
-  return width > kWidestFused ? 1 : std::clamp<int64_t>(kBlocks / blocks, 1, std::min<int64_t>((tiles + 3) / 4, 64));
+  return by_library<T>(width) ? 1 : std::clamp<int64_t>(kBlocks / blocks, 1, std::min<int64_t>((tiles + 3) / 4, 64));
 }
 
 // A temperature where the kernels can read it. One on the GPU is never waited for: if it is not positive and finite,

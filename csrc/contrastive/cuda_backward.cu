@@ -29,7 +29,7 @@ template <typename T>
 void launch_pairs(
     const BackwardPairs<T>& pairs, const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const Tensor& grad) {
   const int64_t splits = grad.size(0);
-  if (pairs.width > kWidestFused) {
+  if (by_library<T>(pairs.width)) {
     if (!pairs.accumulate) {
       grad.zero_();
     }
@@ -163,7 +163,7 @@ ContrastiveBackward backward(
     launch_pairs(pairs, rows, columns, grad);
   };
   const auto space_for = [&](const DeviceLatents<T>& rows, int64_t columns) {
-    return at::empty({split_count(rows.rows(), columns, rows.padded()), rows.rows(), rows.padded()}, options);
+    return at::empty({split_count<T>(rows.rows(), columns, rows.padded()), rows.rows(), rows.padded()}, options);
   };
   const auto pull_back_arguments = [&](const DeviceLatents<T>& latents, const Tensor& sums, const Tensor& along,
                                        const Tensor& grad_input) {

@@ -19,7 +19,7 @@ void launch_mma_forward(const ForwardPairs<T>& pairs, int64_t splits) {
 
 template <typename T>
 void launch_pairs(const ForwardPairs<T>& pairs, const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, int64_t splits) {
-  if (pairs.width > kWidestFused) {
+  if (by_library<T>(pairs.width)) {
     for_each_chunk(rows, columns, [&](const Chunk<Accumulate<T>>& chunk, const Tensor&) {
       launch(
           chunk_forward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads,
@@ -46,7 +46,7 @@ struct RowSums {
       const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const int64_t* kept_rows, const int64_t* kept_columns,
       const SortedLabelsOnDevice* positives, const Tensor& temperature, bool normalized) {
     const bool same = &rows == &columns;
-    const int64_t splits = split_count(rows.rows(), columns.rows(), rows.padded());
+    const int64_t splits = split_count<T>(rows.rows(), columns.rows(), rows.padded());
     sums = at::empty({positives == nullptr ? 2 : 4, splits, rows.rows()}, accumulating<T>(rows.values));
     if (columns.rows() == 0) {
       sums.zero_();

@@ -203,6 +203,13 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
   const int warp_row = threadIdx.x / 32 * 16 * Shape::kRowBlocks;
   constexpr int kSlots = 2 * Shape::kRowBlocks;
   const auto place_of = [&](int slot) { return warp_row + lane / 4 + 8 * slot; };
+  const auto column_of = [&](int k) { return k / 2 * 8 + lane % 4 * 2 + k % 2; };
+  float row_weights[kSlots];
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    const int64_t row = first_row + place_of(slot);
+    row_weights[slot] = row < pairs.row_count ? pairs.row_terms.weight[row] : 0.f;
+  }
   const bool with_positives = pairs.row_terms.positive_weight != nullptr;
   const int64_t last_row = (first_row + Shape::kRows < pairs.row_count ? first_row + Shape::kRows : pairs.row_count) - 1;
   const int64_t positives_begin = with_positives ? pairs.begin[first_row] : kept_columns;
@@ -248,29 +255,44 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
 
     const int64_t first_column = tile * Shape::kColumns;
     const int64_t end_column = first_column + Shape::kColumns;
-    const bool diagonal = pairs.same && first_column < first_row + Shape::kRows && end_column > first_row;
+    const bool masked = end_column > kept_columns ||
+        (pairs.same && first_column < first_row + Shape::kRows && end_column > first_row);
     const bool positive = positives_begin < end_column && positives_end > first_column;
-#pragma unroll
-    for (int slot = 0; slot < kSlots; ++slot) {
-      const int place = place_of(slot);
-      const int64_t row = first_row + place;
-      const float weight = row_terms[place];
-      const float shift2 = row_terms[Shape::kRows + place];
-      const bool row_positive = positive && row < pairs.row_count;
-      const int64_t begin = row_positive ? pairs.begin[row] : 0;
-      const int64_t end = row_positive ? pairs.end[row] : 0;
+    if (scaling.bounded && !masked && !positive) {
+      // Nearly all tiles: one exponential per pair and nothing to look out for.
 #pragma unroll
       for (int k = 0; k < Shape::kColumns / 4; ++k) {
-        float& value = s[slot / 2][k / 2][slot % 2 * 2 + k % 2];
-        const int column = k / 2 * 8 + lane % 4 * 2 + k % 2;
-        float result = pair_weight(value, scaling, weight, shift2, terms[column], terms[Shape::kColumns + column]);
-        if (row_positive && first_column + column >= begin && first_column + column < end) {
-          result -= pair_weight(
-              value, scaling, row_terms[2 * Shape::kRows + place], row_terms[3 * Shape::kRows + place],
-              terms[2 * Shape::kColumns + column], terms[3 * Shape::kColumns + column]);
+        const float column_weight = terms[column_of(k)];
+#pragma unroll
+        for (int slot = 0; slot < kSlots; ++slot) {
+          float& value = s[slot / 2][k / 2][slot % 2 * 2 + k % 2];
+          value = exp2_fast(value * scaling.scale2 - scaling.scale2) * (row_weights[slot] + column_weight);
         }
-        // Columns beyond the last have zero latents, but their weights must be finite.
-        value = (diagonal && first_column + column == row) || first_column + column >= kept_columns ? 0.f : result;
+      }
+    } else {
+#pragma unroll
+      for (int slot = 0; slot < kSlots; ++slot) {
+        const int place = place_of(slot);
+        const int64_t row = first_row + place;
+        const float shift2 = row_terms[Shape::kRows + place];
+        const bool row_positive = positive && row < pairs.row_count;
+        const int64_t begin = row_positive ? pairs.begin[row] : 0;
+        const int64_t end = row_positive ? pairs.end[row] : 0;
+#pragma unroll
+        for (int k = 0; k < Shape::kColumns / 4; ++k) {
+          float& value = s[slot / 2][k / 2][slot % 2 * 2 + k % 2];
+          const int place_in_tile = column_of(k);
+          const int64_t column = first_column + place_in_tile;
+          float weight = pair_weight(
+              value, scaling, row_weights[slot], shift2, terms[place_in_tile], terms[Shape::kColumns + place_in_tile]);
+          if (row_positive && column >= begin && column < end) {
+            weight -= pair_weight(
+                value, scaling, row_terms[2 * Shape::kRows + place], row_terms[3 * Shape::kRows + place],
+                terms[2 * Shape::kColumns + place_in_tile], terms[3 * Shape::kColumns + place_in_tile]);
+          }
+          // Columns beyond the last have zero latents, but their weights must be finite.
+          value = (pairs.same && column == row) || column >= kept_columns ? 0.f : weight;
+        }
       }
     }
 #pragma unroll
