@@ -109,7 +109,18 @@ def run_or_reason(measure):
         torch.cuda.empty_cache()
 
 
-def measure_losses(instances, width, floor, target, dtype, rivals) -> dict:
+def measure_rivals(instances, width, dtype) -> dict:
+    """The plain formula and torch.compile of it, on the batch that measure_losses takes."""
+    data = batch(instances, width, dtype)
+    plain = training_step(reference.contrastive_losses, *data)
+    compiled = training_step(torch.compile(reference.contrastive_losses), *data)
+    return {
+        "plain_seconds": run_or_reason(lambda: seconds(plain, 5, 2)),
+        "compile_seconds": run_or_reason(lambda: seconds(compiled, 5, 2)),
+    }
+
+
+def measure_losses(instances, width, floor, target, dtype) -> dict:
     data = batch(instances, width, dtype)
     check(*data)
     step = training_step(functional.contrastive_losses, *data)
@@ -138,11 +149,6 @@ def measure_losses(instances, width, floor, target, dtype, rivals) -> dict:
     row["forward_seconds"] = seconds(forward, repeats, 1)
     if not large:
         row["graph_seconds"] = run_or_reason(lambda: seconds(graphed(step), repeats))
-    if rivals:
-        plain = training_step(reference.contrastive_losses, *data)
-        row["plain_seconds"] = run_or_reason(lambda: seconds(plain, 5, 2))
-        compiled = training_step(torch.compile(reference.contrastive_losses), *data)
-        row["compile_seconds"] = run_or_reason(lambda: seconds(compiled, 5, 2))
     return row
 
 
@@ -208,19 +214,23 @@ def main() -> None:
     for instances, width, floor, target in CASES:
         if options.quick and instances > 100_000:
             continue
-        rivals = not options.quick and instances == 65_536 and width in (64, 512)
         row = run_or_reason(
-            lambda c=(instances, width, floor, target), r=rivals: measure_losses(
-                *c, torch.bfloat16, r
-            )
+            lambda c=(instances, width, floor, target): measure_losses(*c, torch.bfloat16)
         )
         result["losses"].append(row)
         print(json.dumps(row), flush=True)
         save()
-    row = run_or_reason(lambda: measure_losses(16_384, 64, None, None, torch.float32, False))
+    row = run_or_reason(lambda: measure_losses(16_384, 64, None, None, torch.float32))
     result["losses"].append(row)
     print(json.dumps(row), flush=True)
     save()
+    # Last, because they are slow: a run that is cut short has everything else.
+    for row in result["losses"]:
+        rivalled = isinstance(row, dict) and row["instances"] == 65_536
+        if rivalled and row["width"] in (64, 512) and not options.quick:
+            row |= measure_rivals(row["instances"], row["width"], torch.bfloat16)
+            print(json.dumps(row), flush=True)
+            save()
 
 
 if __name__ == "__main__":

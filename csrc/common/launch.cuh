@@ -31,6 +31,11 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t share
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
+// The dynamic shared memory that one block can have on the current device, in bytes.
+inline int64_t shared_memory_limit() {
+  return static_cast<int64_t>(at::cuda::getCurrentDeviceProperties()->sharedMemPerBlockOptin);
+}
+
 // a · b in `type`, which 16-bit factors do not narrow to their own.
 inline at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
   return a.scalar_type() == type ? at::mm(a, b) : at::mm(a, b, type);

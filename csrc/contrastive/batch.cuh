@@ -1,10 +1,10 @@
 // What the forward and the backward pass on the GPU share: the prepared batch, and which kernels take which pairs.
 #pragma once
 
+#include <ATen/Context.h>
+
 #include <algorithm>
 #include <type_traits>
-
-#include <ATen/Context.h>
 
 #include "../common/sorted_labels.cuh"
 #include "kernels.cuh"
@@ -17,12 +17,14 @@ constexpr bool kOnMatrixUnits = sizeof(T) == 2;
 
 constexpr int64_t kWidestFused = 256;
 
-// Whether latents go through a library's products (chunks.cuh): those that are too wide for the fused kernels, and float32
-// latents that are not narrow where PyTorch's float32 matmul precision lets the library use the matrix units.
+// Whether latents go through a library's products (chunks.cuh): those that are too wide for the fused kernels (on some
+// GPUs, for their shared memory), and float32 latents that are not narrow where PyTorch's float32 matmul precision lets
+// the library use the matrix units.
 template <typename T>
 bool by_library(int64_t width) {
   constexpr int64_t kNarrow = 64;
   return width > kWidestFused ||
+      (kOnMatrixUnits<T> && width > 128 && shared_memory_limit() < MmaShape<256>::kBackwardShared) ||
       (std::is_same_v<T, float> && width > kNarrow && at::globalContext().allowTF32CuBLAS());
 }
 

@@ -25,6 +25,10 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t share
   }
 }
 
+inline int64_t shared_memory_limit() {
+  return 227 * 1024;  // Hopper's
+}
+
 inline at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
   return at::mm(a.to(type), b.to(type));
 }
