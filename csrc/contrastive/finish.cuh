@@ -243,7 +243,7 @@ struct PullBack {
 // Gradient of an instance, with its positive terms: class sums of the latents, plain and times the gradients of VtoV
 // ("out" form, null otherwise), and its own class (null without semantic latents). A warp per row.
 template <typename T>
-__global__ void __launch_bounds__(kRowThreads) pull_back_visual_kernel(
+__global__ void __launch_bounds__(kRowThreads, 4) pull_back_visual_kernel(
     const PullBack<T> args, const int64_t* order, const int64_t* kept, const int64_t* keys, const int64_t* begin,
     const int64_t* end, const Accumulate<T>* grad_vtov, const Accumulate<T>* class_sums,
     const Accumulate<T>* weighted_class_sums, const Accumulate<T>* own_weights, const T* semantic) {
@@ -284,7 +284,7 @@ __global__ void __launch_bounds__(kRowThreads) pull_back_visual_kernel(
 
 // Gradient of a class, with its own instances' sum times own_weights. A warp per class.
 template <typename T>
-__global__ void __launch_bounds__(kRowThreads) pull_back_semantic_kernel(
+__global__ void __launch_bounds__(kRowThreads, 4) pull_back_semantic_kernel(
     const PullBack<T> args, const int64_t* begin, const int64_t* end, const Accumulate<T>* own_sums) {
   using A = Accumulate<T>;
   const int64_t label = global_warp();

@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kSimtThreads) simt_forward_kernel(const Forwar
 
 // kWidth dimensions of the gradient, from dimension kWidth * blockIdx.z on.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kSimtThreads) simt_backward_kernel(const BackwardPairs<T> pairs) {
+__global__ void __launch_bounds__(kSimtThreads, 1) simt_backward_kernel(const BackwardPairs<T> pairs) {
   T* shared = reinterpret_cast<T*>(shared_memory());
   T* weights = shared + 2 * kSimtDepth * kSimtStride;    // [column][row]
   T* latents = weights + kSimtTile * kSimtStride;        // [16 columns][kWidth]
