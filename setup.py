@@ -18,7 +18,9 @@ CXX_FLAGS = [
     "-Wall",
     "-Wno-unknown-pragmas",
 ]
-DEFAULT_ARCHITECTURES = "8.0;9.0a+PTX"
+# Machine code for Ampere and Hopper; other GPUs of compute capability 8 run the former, later ones
+# compile its PTX when they first load it.
+DEFAULT_ARCHITECTURES = "8.0+PTX;9.0a"
 
 
 def use_cuda() -> bool:
