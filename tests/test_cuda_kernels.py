@@ -26,7 +26,7 @@ LOW_PRECISION = (torch.bfloat16, torch.float16)
 def harness():
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no C++ compiler to build the harness with")
-    spec = importlib.util.spec_from_file_location("cuda_harness_build", HARNESS / "build.py")
+    spec = importlib.util.spec_from_file_location("cuda_harness_build", HARNESS / "build_harness.py")
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
     path = str(build.build())
@@ -242,6 +242,30 @@ def test_tiny_gradients_survive_float16(harness):
     ours = losses_and_gradients(harness_losses, visual, semantic, labels, 0.5, **options)
     oracle = losses_and_gradients(reference.contrastive_losses, *exact, 0.5, **options)
     assert errors(ours, oracle)["visual"] < 2e-3
+
+
+@pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
+def test_small_gradients_of_a_learned_batch_survive_rounding(harness, dtype):
+    # Each instance lies at its own class, so that its weight there, nearly 1, meets its target, 1.
+    generator = torch.Generator().manual_seed(0)
+    semantic = torch.nn.functional.normalize(torch.randn(6, 64, generator=generator), dim=1)
+    labels = torch.arange(90) % 6
+    visual = semantic[labels] + 0.02 * torch.randn(90, 64, generator=generator)
+    data = (visual.to(dtype), semantic.to(dtype), labels)
+    exact = (data[0].double(), data[1].double(), labels)
+
+    ours, oracle = (
+        torch.autograd.grad(
+            losses(leaf, other, labels, temperature=torch.tensor(0.12, dtype=torch.float64))[1],
+            (leaf, other),
+        )
+        for losses, leaf, other in (
+            (harness_losses, data[0].requires_grad_(), data[1].requires_grad_()),
+            (reference.contrastive_losses, exact[0].requires_grad_(), exact[1].requires_grad_()),
+        )
+    )
+    for got, want in zip(ours, oracle, strict=True):
+        assert (got.double() - want).norm() < 0.05 * want.norm()
 
 
 def test_a_label_out_of_range_stops_the_launch(harness):

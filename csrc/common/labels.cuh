@@ -73,8 +73,8 @@ static __global__ void class_ranges_kernel(
   int64_t some = 0;
   if (label < classes) {
     const bool ignored = ignoring && label == ignore_index;
-    begin[label] = ignored ? 0 : first_position(keys, size, label, false);
-    end[label] = ignored ? 0 : first_position(keys, size, label, true);
+    begin[label] = first_position(keys, size, label, false);
+    end[label] = ignored ? begin[label] : first_position(keys, size, label, true);
     some = end[label] > begin[label] ? 1 : 0;
   }
   some = warp_sum(some);

@@ -86,9 +86,9 @@ struct DeviceLatents {
   }
 };
 
-// Sums of latents over the classes, each in the row where the class begins; with `weights`, weighted sums.
+// Sums of latents over the classes, each in the row where the class begins.
 template <typename T>
-at::Tensor class_sums(const DeviceLatents<T>& visual, const SortedLabelsOnDevice& labels, const at::Tensor& weights) {
+at::Tensor class_sums(const DeviceLatents<T>& visual, const SortedLabelsOnDevice& labels) {
   using A = Accumulate<T>;
   const auto options = accumulating<T>(visual.values);
   const unsigned chunks = blocks_for(visual.rows(), kRowsPerChunk);
@@ -96,7 +96,7 @@ at::Tensor class_sums(const DeviceLatents<T>& visual, const SortedLabelsOnDevice
   const auto heads = at::empty({chunks, visual.padded()}, options);
   const int threads = static_cast<int>(std::clamp<int64_t>((visual.padded() + 31) / 32 * 32, 32, 256));
   launch(
-      class_sums_kernel<T>, chunks, threads, 0, visual.pointer(), input_pointer<A>(weights),
+      class_sums_kernel<T>, chunks, threads, 0, visual.pointer(),
       input_pointer<int64_t>(labels.begin), labels.kept(), visual.padded(), output_pointer<A>(sums),
       output_pointer<A>(heads));
   launch(

@@ -81,9 +81,8 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_backward_kernel(
   const bool row_kept = row < kept_count(pairs.kept_rows, pairs.row_count);
   const auto& r = pairs.row_terms;
   const auto& c = pairs.column_terms;
-  const bool with_positives = r.positive_weight != nullptr;
-  const int64_t begin = with_positives ? pairs.begin[row] : 0;
-  const int64_t end = with_positives ? pairs.end[row] : 0;
+  const int64_t begin = pairs.begin[row];
+  const int64_t end = pairs.end[row];
   for (int64_t place = threadIdx.x; place < chunk.column_count; place += kChunkThreads) {
     const int64_t column = chunk.first_column + place;
     const A s = chunk.products[blockIdx.x * chunk.column_count + place];
@@ -91,9 +90,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_backward_kernel(
     if (row_kept && column < kept_columns && !(pairs.same && column == row)) {
       weight = pair_weight(s, scaling, r.weight[row], r.shift2[row], c.weight[column], c.shift2[column]);
       if (column >= begin && column < end) {
-        weight -= pair_weight(
-            s, scaling, r.positive_weight[row], r.positive_shift2[row], c.positive_weight[column],
-            c.positive_shift2[column]);
+        weight -= positive_pair_weight(s, scaling, r, row, c, column);
       }
     }
     weights[blockIdx.x * chunk.column_count + place] = narrow<T>(weight);

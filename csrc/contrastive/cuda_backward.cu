@@ -56,17 +56,18 @@ void launch_pairs(
 template <typename T>
 struct Anchors {
   using A = Accumulate<T>;
-  Tensor terms;  // [3 or 5, rows]: grad, weight, shift2, positive_weight, positive_shift2
+  Tensor terms;  // [5, rows]: grad, weight, shift2, positive_weight, positive_shift2
+  bool in_form = false;
 
   Anchors() = default;
   // `arguments` holds all but the results.
-  Anchors(AnchorTerms<A> arguments, bool with_positives, const at::TensorOptions& options)
-      : terms(at::empty({with_positives ? 5 : 3, arguments.rows}, options)) {
+  Anchors(AnchorTerms<A> arguments, const at::TensorOptions& options)
+      : terms(at::empty({5, arguments.rows}, options)), in_form(arguments.lse_positives != nullptr) {
     arguments.grad = row(0);
     arguments.weight = row(1);
     arguments.shift2 = row(2);
-    arguments.positive_weight = with_positives ? row(3) : nullptr;
-    arguments.positive_shift2 = with_positives ? row(4) : nullptr;
+    arguments.positive_weight = row(3);
+    arguments.positive_shift2 = row(4);
     launch(anchor_terms_kernel<A>, blocks_for(arguments.rows, kRowThreads), kRowThreads, 0, arguments);
   }
 
@@ -74,8 +75,11 @@ struct Anchors {
     return output_pointer<A>(terms) + index * terms.size(1);
   }
   PairTerms<A> view() const {
-    const bool with_positives = terms.size(0) == 5;
-    return {row(1), row(2), with_positives ? row(3) : nullptr, with_positives ? row(4) : nullptr};
+    return {row(1), row(2), row(3), in_form ? row(4) : nullptr};
+  }
+  // With numbers of its own to take from the weights of positives.
+  PairTerms<A> view(const Tensor& positive_weights) const {
+    return {row(1), row(2), input_pointer<A>(positive_weights), nullptr};
   }
 };
 
@@ -136,13 +140,14 @@ ContrastiveBackward backward(
     terms.temperature = tau;
     terms.normalized = normalize;
     terms.boost = input_pointer<A>(boost);
-    return Anchors<T>(terms, positive_lse.defined(), options);
+    return Anchors<T>(terms, options);
   };
 
   // Sums over the pairs, [splits, rows, padded], in the pair kernels' scale.
-  const auto pairs_of = [&](const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const Anchors<T>& row_anchors,
-                            const Anchors<T>& column_anchors, const int64_t* kept_rows, const int64_t* kept_columns,
-                            bool accumulate, const Tensor& grad) {
+  const auto pairs_of = [&](const DeviceLatents<T>& rows, const DeviceLatents<T>& columns,
+                            const PairTerms<A>& row_terms, const PairTerms<A>& column_terms, const Tensor& begin,
+                            const Tensor& end, const int64_t* kept_rows, const int64_t* kept_columns, bool accumulate,
+                            const Tensor& grad) {
     const BackwardPairs<T> pairs{
         rows.pointer(),
         columns.pointer(),
@@ -154,10 +159,10 @@ ContrastiveBackward backward(
         tau,
         normalize,
         &rows == &columns,
-        input_pointer<int64_t>(labels.begin),
-        input_pointer<int64_t>(labels.end),
-        row_anchors.view(),
-        column_anchors.view(),
+        input_pointer<int64_t>(begin),
+        input_pointer<int64_t>(end),
+        row_terms,
+        column_terms,
         accumulate,
         output_pointer<A>(grad)};
     launch_pairs(pairs, rows, columns, grad);
@@ -169,7 +174,6 @@ ContrastiveBackward backward(
                                        const Tensor& grad_input) {
     return PullBack<T>{
         input_pointer<T>(latents.input),
-        latents.pointer(),
         input_pointer<A>(latents.inverse_norms),
         latents.rows(),
         latents.input.size(1),
@@ -185,54 +189,52 @@ ContrastiveBackward backward(
 
   const auto visual_sums = space_for(visual, grad_loss_vtov ? instances : classes);
   bool any_sums = false;
-  Tensor plain_sums;
-  Tensor weighted_sums;
-  Anchors<T> of_vtov;
   if (grad_vtov.defined()) {
-    of_vtov = anchors(grad_vtov, 1, 2, false, lse_vtov, in_form ? lse_positives : Tensor());
-    pairs_of(visual, visual, of_vtov, of_vtov, labels.kept(), labels.kept(), false, visual_sums);
+    const auto of_vtov = anchors(grad_vtov, 1, 2, false, lse_vtov, in_form ? lse_positives : Tensor());
+    pairs_of(
+        visual, visual, of_vtov.view(), of_vtov.view(), labels.begin, labels.end, labels.kept(), labels.kept(), false,
+        visual_sums);
     any_sums = true;
-    if (!in_form) {
-      plain_sums = class_sums(visual, labels, Tensor());
-      weighted_sums = class_sums(visual, labels, of_vtov.terms.select(0, 0));
-    }
   }
 
-  DeviceLatents<T> semantic;
-  Tensor own_weights;
   Tensor along_semantic;
   auto grad_semantic = at::empty({0}, visual_input.options());
   if (semantic_input && !cross) {
     grad_semantic = at::zeros(semantic_input->sizes(), semantic_input->options());
   } else if (cross) {
-    semantic = DeviceLatents<T>(*semantic_input, nullptr, normalize);
+    const DeviceLatents<T> semantic(*semantic_input, nullptr, normalize);
     const auto of_vtos = anchors(grad_vtos, 0, 1, false, lse_vtos, Tensor());
     const auto of_stov = anchors(grad_stov, 2, 1, true, lse_stov, Tensor());
-    if (classes > 0) {
-      pairs_of(visual, semantic, of_vtos, of_stov, labels.kept(), nullptr, any_sums, visual_sums);
-      any_sums = true;
-    }
     const OwnProducts<T> own(visual, semantic, labels, in_form, temperature);
-    own_weights = at::empty({instances}, options);
+    const auto own_weights = at::empty({instances}, options);
     launch(
         own_weights_kernel<A>, blocks_for(instances, kRowThreads), kRowThreads, 0, instances, tau, in_form,
         input_pointer<int64_t>(labels.keys), labels.kept(), input_pointer<int64_t>(labels.begin),
         input_pointer<int64_t>(labels.end), input_pointer<A>(own.products), input_pointer<A>(own.of_classes),
-        of_vtos.row(0), of_stov.row(0), output_pointer<A>(own_weights));
-    const auto own_sums = class_sums(visual, labels, own_weights);
+        of_vtos.row(0), of_stov.row(0), input_pointer<A>(boost), output_pointer<A>(own_weights));
+    const auto instance_terms = of_vtos.view(own_weights);
+    const auto no_weights = at::zeros({classes}, options);
+    const auto class_terms = of_stov.view(no_weights);
+    if (classes > 0) {
+      // An instance's only positive is its class.
+      pairs_of(
+          visual, semantic, instance_terms, class_terms, labels.keys, labels.keys + 1, labels.kept(), nullptr, any_sums,
+          visual_sums);
+      any_sums = true;
+    }
     const auto semantic_sums = space_for(semantic, instances);
     if (instances > 0) {
-      pairs_of(semantic, visual, of_stov, of_vtos, nullptr, labels.kept(), false, semantic_sums);
+      pairs_of(
+          semantic, visual, class_terms, instance_terms, labels.class_begin, labels.class_end, nullptr, labels.kept(),
+          false, semantic_sums);
     } else {
       semantic_sums.zero_();
     }
     along_semantic = at::empty({classes}, options);
     grad_semantic = at::empty(semantic_input->sizes(), semantic_input->options());
     launch(
-        pull_back_semantic_kernel<T>, blocks_for(classes * 32, kRowThreads), kRowThreads, 0,
-        pull_back_arguments(semantic, semantic_sums, along_semantic, grad_semantic),
-        input_pointer<int64_t>(labels.class_begin), input_pointer<int64_t>(labels.class_end),
-        input_pointer<A>(own_sums));
+        pull_back_kernel<T>, blocks_for(classes * 32, kRowThreads), kRowThreads, 0,
+        pull_back_arguments(semantic, semantic_sums, along_semantic, grad_semantic), nullptr, nullptr);
   }
   if (!any_sums) {
     visual_sums.zero_();
@@ -240,11 +242,8 @@ ContrastiveBackward backward(
   const auto along = at::empty({instances}, options);
   const auto grad_visual = at::empty(visual_input.sizes(), visual_input.options());
   launch(
-      pull_back_visual_kernel<T>, blocks_for(instances * 32, kRowThreads), kRowThreads, 0,
-      pull_back_arguments(visual, visual_sums, along, grad_visual), input_pointer<int64_t>(labels.order), labels.kept(),
-      input_pointer<int64_t>(labels.keys), input_pointer<int64_t>(labels.begin), input_pointer<int64_t>(labels.end),
-      grad_vtov.defined() ? of_vtov.row(0) : nullptr, input_pointer<A>(plain_sums), input_pointer<A>(weighted_sums),
-      input_pointer<A>(own_weights), semantic.values.defined() ? semantic.pointer() : nullptr);
+      pull_back_kernel<T>, blocks_for(instances * 32, kRowThreads), kRowThreads, 0,
+      pull_back_arguments(visual, visual_sums, along, grad_visual), input_pointer<int64_t>(labels.order), labels.kept());
 
   // Every similarity is v·u / temperature, so Σ_s (d loss / d s) s, which is -temperature times the gradient
   // looked for, is half of what the latents see along themselves.

@@ -141,7 +141,7 @@ ContrastiveForward forward(
     lse_positives = in_form ? per_instance() : lse_positives;
     finish.vtov = {output_pointer<A>(loss_vtov), output_pointer<A>(lse_vtov), output_pointer<A>(lse_positives)};
     if (!in_form) {
-      sums_of_classes = class_sums(visual, labels, Tensor());
+      sums_of_classes = class_sums(visual, labels);
       finish.class_sums = input_pointer<A>(sums_of_classes);
     }
   }

@@ -131,14 +131,14 @@ struct AnchorTerms {
   int64_t least;  // rows of a class that make its anchors count
   int64_t rows;
   const A* lse;
-  const A* lse_positives;
+  const A* lse_positives;  // null: positives lose the gradient divided by their number
   const double* temperature;
   bool normalized;
   const A* boost;  // factor for the pair kernels, null: 1
-  A* grad;
+  A* grad;         // [rows] each
   A* weight;
   A* shift2;
-  A* positive_weight;  // null if not wanted
+  A* positive_weight;
   A* positive_shift2;
 };
 
@@ -150,8 +150,9 @@ __global__ void __launch_bounds__(kRowThreads) anchor_terms_kernel(const AnchorT
   }
   const auto scaling = DeviceScaling<A>::read(args.temperature, args.normalized);
   const int64_t anchor = args.order == nullptr ? row : args.order[row];
+  const int64_t size = args.end[row] - args.begin[row];
   A grad = 0;
-  if (args.grad_loss != nullptr && args.end[row] - args.begin[row] >= args.least) {
+  if (args.grad_loss != nullptr && size >= args.least) {
     grad = args.grad_loss[anchor * args.stride];
     if (args.divisor != nullptr && *args.divisor > 1) {
       grad /= static_cast<A>(*args.divisor);
@@ -168,18 +169,20 @@ __global__ void __launch_bounds__(kRowThreads) anchor_terms_kernel(const AnchorT
     }
   };
   set(args.lse, args.weight, args.shift2);
-  if (args.positive_weight != nullptr) {
+  if (args.lse_positives != nullptr) {
     set(args.lse_positives, args.positive_weight, args.positive_shift2);
+  } else {
+    args.positive_weight[row] = size > 1 ? boosted / static_cast<A>(size - 1) : A(0);
   }
 }
 
-// weights[row] = -(gradient of VtoS + gradient of StoV times the instance's share in it): what the instance and its own
-// class bring to each other's gradients.
+// weights[row] = gradient of VtoS + gradient of StoV times the instance's share in it, times boost: what the pair of the
+// instance and its own class loses of its weight.
 template <typename A>
 __global__ void __launch_bounds__(kRowThreads) own_weights_kernel(
     int64_t rows, const double* temperature, bool in_form, const int64_t* keys, const int64_t* kept,
     const int64_t* begin, const int64_t* end, const A* products, const A* class_products, const A* grad_vtos,
-    const A* grad_stov, A* weights) {
+    const A* grad_stov, const A* boost, A* weights) {
   const int64_t row = global_thread();
   if (row >= rows) {
     return;
@@ -190,43 +193,15 @@ __global__ void __launch_bounds__(kRowThreads) own_weights_kernel(
     const int64_t label = keys[row];
     const A share =
         in_form ? exp2_fast(scale2 * products[row] - class_products[label]) : A(1) / static_cast<A>(end[row] - begin[row]);
-    weight = -(grad_vtos[row] + grad_stov[label] * share);
+    weight = grad_vtos[row] + grad_stov[label] * share;
   }
-  weights[row] = weight;
-}
-
-// grad (in place in `total`, a row of the pair kernels' sums) through similarity and normalisation to the input's row;
-// returns the latent's product with it. By a warp; term(d) is what is added to the sums.
-template <typename T, typename Term>
-__device__ __forceinline__ Accumulate<T> pull_back(
-    const T* x, Accumulate<T> inverse_norm, bool normalized, Accumulate<T> scale, const Accumulate<T>* unboost,
-    Accumulate<T>* sums, int64_t splits, int64_t split_stride, int64_t width, const Term& term, T* grad_x) {
-  using A = Accumulate<T>;
-  const A factor = unboost == nullptr ? A(1) : 1 / *unboost;
-  A along = 0;
-  for (int64_t d = threadIdx.x % 32; d < width; d += 32) {
-    A total = 0;
-    for (int64_t split = 0; split < splits; ++split) {
-      total += sums[split * split_stride + d];
-    }
-    total = total * factor + term(d);
-    sums[d] = total;
-    along += widen(x[d]) * inverse_norm * total;
-  }
-  along = warp_sum(along);
-  // A latent shorter than 1e-12 was only divided by that, as in torch.nn.functional.normalize.
-  const A on_sphere = normalized && inverse_norm < A(1e12) ? along : A(0);
-  for (int64_t d = threadIdx.x % 32; d < width; d += 32) {
-    grad_x[d] = narrow<T>((sums[d] - widen(x[d]) * inverse_norm * on_sphere) * inverse_norm * scale);
-  }
-  return along;
+  weights[row] = boost == nullptr ? weight : weight * *boost;
 }
 
 template <typename T>
 struct PullBack {
   using A = Accumulate<T>;
-  const T* input;    // [rows, width]
-  const T* latents;  // [rows, padded], sorted
+  const T* input;  // [rows, width]
   const A* inverse_norms;
   int64_t rows;
   int64_t width;
@@ -240,66 +215,49 @@ struct PullBack {
   T* grad_input;  // [rows, width]
 };
 
-// Gradient of an instance, with its positive terms: class sums of the latents, plain and times the gradients of VtoV
-// ("out" form, null otherwise), and its own class (null without semantic latents). A warp per row.
+// The gradient of each input row from the pair kernels' sums, through similarity and normalisation, and each latent's
+// product with its sum. Row k of the latents is row order[k] of the input (order null: k); rows from *kept on get 0.
+// A warp per row.
 template <typename T>
-__global__ void __launch_bounds__(kRowThreads, 4) pull_back_visual_kernel(
-    const PullBack<T> args, const int64_t* order, const int64_t* kept, const int64_t* keys, const int64_t* begin,
-    const int64_t* end, const Accumulate<T>* grad_vtov, const Accumulate<T>* class_sums,
-    const Accumulate<T>* weighted_class_sums, const Accumulate<T>* own_weights, const T* semantic) {
+__global__ void __launch_bounds__(kRowThreads) pull_back_kernel(
+    const PullBack<T> args, const int64_t* order, const int64_t* kept) {
   using A = Accumulate<T>;
   const int64_t row = global_warp();
+  const int lane = threadIdx.x % 32;
   if (row >= args.rows) {
     return;
   }
-  T* grad_input = args.grad_input + order[row] * args.width;
+  const int64_t place = order == nullptr ? row : order[row];
+  T* grad_input = args.grad_input + place * args.width;
   A along = 0;
-  if (row >= *kept) {
-    for (int64_t d = threadIdx.x % 32; d < args.width; d += 32) {
+  if (row >= kept_count(kept, args.rows)) {
+    for (int64_t d = lane; d < args.width; d += 32) {
       grad_input[d] = narrow<T>(A(0));
     }
   } else {
-    const int64_t others = end[row] - begin[row] - 1;
-    const bool class_terms = class_sums != nullptr && others > 0;
-    const A share = class_terms ? A(-1) / static_cast<A>(others) : A(0);
-    const T* own = own_weights == nullptr ? nullptr : semantic + keys[row] * args.padded;
-    const auto term = [&](int64_t d) {
-      A value = own == nullptr ? A(0) : own_weights[row] * widen(own[d]);
-      if (class_terms) {
-        const int64_t at = begin[row] * args.padded + d;
-        const A u = widen(args.latents[row * args.padded + d]);
-        value += share * (grad_vtov[row] * (class_sums[at] - u) + (weighted_class_sums[at] - grad_vtov[row] * u));
+    const T* x = args.input + place * args.width;
+    A* sums = args.sums + row * args.padded;
+    const A inverse_norm = args.inverse_norms[row];
+    const A scale = DeviceScaling<A>::read(args.temperature, args.normalized).scale;
+    const A factor = args.boost == nullptr ? A(1) : 1 / *args.boost;
+    for (int64_t d = lane; d < args.width; d += 32) {
+      A total = 0;
+      for (int64_t split = 0; split < args.splits; ++split) {
+        total += sums[split * args.rows * args.padded + d];
       }
-      return value;
-    };
-    along = pull_back(
-        args.input + order[row] * args.width, args.inverse_norms[row], args.normalized,
-        DeviceScaling<A>::read(args.temperature, args.normalized).scale, args.boost, args.sums + row * args.padded,
-        args.splits, args.rows * args.padded, args.width, term, grad_input);
+      total *= factor;
+      sums[d] = total;
+      along += widen(x[d]) * inverse_norm * total;
+    }
+    along = warp_sum(along);
+    // A latent shorter than 1e-12 was only divided by that, as in torch.nn.functional.normalize.
+    const A on_sphere = args.normalized && inverse_norm < A(1e12) ? along : A(0);
+    for (int64_t d = lane; d < args.width; d += 32) {
+      grad_input[d] = narrow<T>((sums[d] - widen(x[d]) * inverse_norm * on_sphere) * inverse_norm * scale);
+    }
   }
-  if (threadIdx.x % 32 == 0) {
+  if (lane == 0) {
     args.along[row] = along;
-  }
-}
-
-// Gradient of a class, with its own instances' sum times own_weights. A warp per class.
-template <typename T>
-__global__ void __launch_bounds__(kRowThreads, 4) pull_back_semantic_kernel(
-    const PullBack<T> args, const int64_t* begin, const int64_t* end, const Accumulate<T>* own_sums) {
-  using A = Accumulate<T>;
-  const int64_t label = global_warp();
-  if (label >= args.rows) {
-    return;
-  }
-  const bool some = end[label] > begin[label];
-  const A along = pull_back(
-      args.input + label * args.width, args.inverse_norms[label], args.normalized,
-      DeviceScaling<A>::read(args.temperature, args.normalized).scale, args.boost, args.sums + label * args.padded,
-      args.splits, args.rows * args.padded, args.width,
-      [&](int64_t d) { return some ? own_sums[begin[label] * args.padded + d] : A(0); },
-      args.grad_input + label * args.width);
-  if (threadIdx.x % 32 == 0) {
-    args.along[label] = along;
   }
 }
 

@@ -18,7 +18,7 @@ struct MmaShape {
   static constexpr int kStride = kWidth + 8;  // shifts each row by 4 banks, so that 8 rows at once meet no conflict
   static constexpr int64_t kTile = kColumns * kStride;
   static constexpr int64_t kForwardShared = (kRows * kStride + 2 * kTile) * 2;
-  static constexpr int64_t kBackwardShared = kForwardShared + (4 * kRows + 2 * 4 * kColumns) * sizeof(float);
+  static constexpr int64_t kBackwardShared = kForwardShared + (2 * kRows + 2 * 2 * kColumns) * sizeof(float);
   static_assert(kRows == 128);
 };
 constexpr int kMmaRows = 128;
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_forward_kernel
   }
 }
 
-// Starts loading what `count` rows or columns bring to the weights: terms[4][count].
+// Loads what `count` rows or columns bring to the weights of all pairs: terms[2][count].
 template <int kThreads>
 __device__ __forceinline__ void load_terms(
     float* shared, const PairTerms<float>& terms, int64_t first, int64_t row_count, int count) {
@@ -179,10 +179,6 @@ __device__ __forceinline__ void load_terms(
     const bool inside = first + k < row_count;
     shared[k] = inside ? terms.weight[first + k] : 0.f;
     shared[count + k] = inside ? terms.shift2[first + k] : INFINITY;
-    if (terms.positive_weight != nullptr) {
-      shared[2 * count + k] = inside ? terms.positive_weight[first + k] : 0.f;
-      shared[3 * count + k] = inside ? terms.positive_shift2[first + k] : INFINITY;
-    }
   }
 }
 
@@ -191,8 +187,8 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
   using Shape = MmaShape<kWidth>;
   T* rows = reinterpret_cast<T*>(shared_memory());
   T* columns = rows + Shape::kRows * Shape::kStride;
-  float* row_terms = reinterpret_cast<float*>(columns + 2 * Shape::kTile);  // [4][kRows]
-  float* column_terms = row_terms + 4 * Shape::kRows;                      // two of [4][kColumns]
+  float* row_terms = reinterpret_cast<float*>(columns + 2 * Shape::kTile);  // [2][kRows]
+  float* column_terms = row_terms + 2 * Shape::kRows;                      // two of [2][kColumns]
   const auto scaling = DeviceScaling<float>::read(pairs.temperature, pairs.normalized);
   const int64_t kept_columns = kept_count(pairs.kept_columns, pairs.column_count);
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * Shape::kRows;
@@ -210,10 +206,11 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
     const int64_t row = first_row + place_of(slot);
     row_weights[slot] = row < pairs.row_count ? pairs.row_terms.weight[row] : 0.f;
   }
-  const bool with_positives = pairs.row_terms.positive_weight != nullptr;
-  const int64_t last_row = (first_row + Shape::kRows < pairs.row_count ? first_row + Shape::kRows : pairs.row_count) - 1;
-  const int64_t positives_begin = with_positives ? pairs.begin[first_row] : kept_columns;
-  const int64_t positives_end = with_positives ? pairs.end[last_row] : 0;
+  // All positives of the block's rows lie in these columns.
+  const int64_t kept_rows = kept_count(pairs.kept_rows, pairs.row_count);
+  const int64_t last_row = (first_row + Shape::kRows < kept_rows ? first_row + Shape::kRows : kept_rows) - 1;
+  const int64_t positives_begin = pairs.begin[first_row];
+  const int64_t positives_end = pairs.end[last_row];
 
   float grad[Shape::kRowBlocks][kWidth / 8][4];
 #pragma unroll
@@ -232,7 +229,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
     const int64_t first = tile * Shape::kColumns;
     start_copy<kWidth>(columns + stage * Shape::kTile, pairs.columns, first, kept_columns, Shape::kColumns);
     load_terms<Shape::kThreads>(
-        column_terms + stage * 4 * Shape::kColumns, pairs.column_terms, first, kept_columns, Shape::kColumns);
+        column_terms + stage * 2 * Shape::kColumns, pairs.column_terms, first, kept_columns, Shape::kColumns);
   };
   start_copy<kWidth>(rows, pairs.rows, first_row, pairs.row_count, Shape::kRows);
   load_terms<Shape::kThreads>(row_terms, pairs.row_terms, first_row, pairs.row_count, Shape::kRows);
@@ -249,7 +246,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
     copy_async_wait<1>();
     barrier();  // everybody's part of this tile is there
     const T* latents = columns + stage * Shape::kTile;
-    const float* terms = column_terms + stage * 4 * Shape::kColumns;
+    const float* terms = column_terms + stage * 2 * Shape::kColumns;
     float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
     multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, latents);
 
@@ -275,7 +272,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
         const int place = place_of(slot);
         const int64_t row = first_row + place;
         const float shift2 = row_terms[Shape::kRows + place];
-        const bool row_positive = positive && row < pairs.row_count;
+        const bool row_positive = positive && row < kept_rows;
         const int64_t begin = row_positive ? pairs.begin[row] : 0;
         const int64_t end = row_positive ? pairs.end[row] : 0;
 #pragma unroll
@@ -286,9 +283,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
           float weight = pair_weight(
               value, scaling, row_weights[slot], shift2, terms[place_in_tile], terms[Shape::kColumns + place_in_tile]);
           if (row_positive && column >= begin && column < end) {
-            weight -= pair_weight(
-                value, scaling, row_terms[2 * Shape::kRows + place], row_terms[3 * Shape::kRows + place],
-                terms[2 * Shape::kColumns + place_in_tile], terms[3 * Shape::kColumns + place_in_tile]);
+            weight -= positive_pair_weight(value, scaling, pairs.row_terms, row, pairs.column_terms, column);
           }
           // Columns beyond the last have zero latents, but their weights must be finite.
           value = (pairs.same && column == row) || column >= kept_columns ? 0.f : weight;

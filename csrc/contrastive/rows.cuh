@@ -43,11 +43,11 @@ __global__ void __launch_bounds__(kRowThreads) latents_kernel(
 
 // Sums of rows of u over classes, in two steps with a fixed order: a block adds up the rows of its chunk, class by
 // class, into sums[first row of the class], or into heads[chunk] for the class that an earlier chunk began.
-// With weights [rows], each row counts times its weight. sums and heads have `width` columns.
+// sums and heads have `width` columns.
 template <typename T>
 __global__ void class_sums_kernel(
-    const T* __restrict__ u, const Accumulate<T>* weights, const int64_t* begin, const int64_t* kept, int64_t width,
-    Accumulate<T>* sums, Accumulate<T>* heads) {
+    const T* __restrict__ u, const int64_t* begin, const int64_t* kept, int64_t width, Accumulate<T>* sums,
+    Accumulate<T>* heads) {
   using A = Accumulate<T>;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kRowsPerChunk;
   const int64_t last = first + kRowsPerChunk < *kept ? first + kRowsPerChunk : *kept;
@@ -66,8 +66,7 @@ __global__ void class_sums_kernel(
         of = now;
       }
       if (row < last) {
-        const A value = widen(u[row * width + d]);
-        sum += weights == nullptr ? value : weights[row] * value;
+        sum += widen(u[row * width + d]);
       }
     }
   }

@@ -106,15 +106,16 @@ struct ForwardPairs {
   Accumulate<T>* positive_sum;
 };
 
-// What a row or column brings to the weights of its pairs: gradient times e^(s - log-sum-exp), over all its columns and
-// (less) over its positives. `weight` holds the gradient and `shift2` the log-sum-exp; where the scaling is bounded,
-// `weight` is already 2^(scale2 - shift2) times the gradient.
+// What a row or column brings to the weights of its pairs: gradient times e^(s - log-sum-exp), less, for its positives,
+// the same with their own log-sum-exp, or a number. `weight` holds the gradient and `shift2` the log-sum-exp; where the
+// scaling is bounded, `weight` is already 2^(scale2 - shift2) times the gradient. The two parts nearly cancel in a model
+// that has learned, so they are put together before anything is rounded to 16 bits.
 template <typename A>
 struct PairTerms {
   const A* weight;
   const A* shift2;
-  const A* positive_weight;  // null if not wanted
-  const A* positive_shift2;
+  const A* positive_weight;
+  const A* positive_shift2;  // null: positive_weight itself is the number
 };
 
 template <typename T>
@@ -147,6 +148,19 @@ __device__ __forceinline__ A pair_weight(
   const A s2 = s * scaling.scale2;
   // An absent term has weight 0 and an infinite shift; 0 times its exponential stays 0.
   return row_weight * exp2_fast(s2 - row_shift2) + column_weight * exp2_fast(s2 - column_shift2);
+}
+
+// What a pair of positives loses of its weight.
+template <typename A>
+__device__ __forceinline__ A positive_pair_weight(
+    A s, const DeviceScaling<A>& scaling, const PairTerms<A>& rows, int64_t row, const PairTerms<A>& columns,
+    int64_t column) {
+  if (rows.positive_shift2 == nullptr) {
+    return rows.positive_weight[row] + columns.positive_weight[column];
+  }
+  return pair_weight(
+      s, scaling, rows.positive_weight[row], rows.positive_shift2[row], columns.positive_weight[column],
+      columns.positive_shift2[column]);
 }
 
 __device__ __forceinline__ int64_t kept_count(const int64_t* kept, int64_t all) {

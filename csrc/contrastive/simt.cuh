@@ -140,7 +140,6 @@ __global__ void __launch_bounds__(kSimtThreads, 1) simt_backward_kernel(const Ba
   }
   const int x = threadIdx.x % 16;
   const int y = threadIdx.x / 16 * 4;
-  const bool with_positives = pairs.row_terms.positive_weight != nullptr;
   T grad[4][kOutputs];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -164,10 +163,8 @@ __global__ void __launch_bounds__(kSimtThreads, 1) simt_backward_kernel(const Ba
           const auto& r = pairs.row_terms;
           const auto& c = pairs.column_terms;
           weight = pair_weight(s[i][j], scaling, r.weight[row], r.shift2[row], c.weight[column], c.shift2[column]);
-          if (with_positives && column >= pairs.begin[row] && column < pairs.end[row]) {
-            weight -= pair_weight(
-                s[i][j], scaling, r.positive_weight[row], r.positive_shift2[row], c.positive_weight[column],
-                c.positive_shift2[column]);
+          if (column >= pairs.begin[row] && column < pairs.end[row]) {
+            weight -= positive_pair_weight(s[i][j], scaling, r, row, c, column);
           }
         }
         weights[(x * 4 + j) * kSimtStride + y + i] = weight;

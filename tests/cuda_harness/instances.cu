@@ -8,15 +8,11 @@ namespace mcfa_fast {
   template __global__ void latents_kernel<T>(                                                                      \
       const T*, const int64_t*, const int64_t*, int64_t, int64_t, int64_t, bool, T*, Accumulate<T>*);              \
   template __global__ void class_sums_kernel<T>(                                                                   \
-      const T*, const Accumulate<T>*, const int64_t*, const int64_t*, int64_t, Accumulate<T>*, Accumulate<T>*);    \
+      const T*, const int64_t*, const int64_t*, int64_t, Accumulate<T>*, Accumulate<T>*);                          \
   template __global__ void own_products_kernel<T>(                                                                 \
       const T*, const T*, const int64_t*, const int64_t*, int64_t, Accumulate<T>*);                                \
   template __global__ void finish_visual_kernel<T>(const FinishVisual<T>);                                         \
-  template __global__ void pull_back_visual_kernel<T>(                                                             \
-      const PullBack<T>, const int64_t*, const int64_t*, const int64_t*, const int64_t*, const int64_t*,           \
-      const Accumulate<T>*, const Accumulate<T>*, const Accumulate<T>*, const Accumulate<T>*, const T*);           \
-  template __global__ void pull_back_semantic_kernel<T>(                                                           \
-      const PullBack<T>, const int64_t*, const int64_t*, const Accumulate<T>*);                                    \
+  template __global__ void pull_back_kernel<T>(const PullBack<T>, const int64_t*, const int64_t*);                 \
   template __global__ void chunk_forward_kernel<T>(const ForwardPairs<T>, const Chunk<Accumulate<T>>);             \
   template __global__ void chunk_backward_kernel<T>(const BackwardPairs<T>, const Chunk<Accumulate<T>>, T*);       \
   MCFA_WASSERSTEIN(T, 1)                                                                                           \
@@ -39,7 +35,7 @@ namespace mcfa_fast {
   template __global__ void anchor_terms_kernel<A>(const AnchorTerms<A>);                                           \
   template __global__ void own_weights_kernel<A>(                                                                  \
       int64_t, const double*, bool, const int64_t*, const int64_t*, const int64_t*, const int64_t*, const A*,      \
-      const A*, const A*, const A*, A*);                                                                           \
+      const A*, const A*, const A*, const A*, A*);                                                                 \
   template __global__ void simt_forward_kernel<A>(const ForwardPairs<A>);
 #define MCFA_SIMT(A, kWidth) template __global__ void simt_backward_kernel<A, kWidth>(const BackwardPairs<A>);
 #define MCFA_MMA(T, kWidth)                                                          \
