@@ -26,7 +26,7 @@ LOW_PRECISION = (torch.bfloat16, torch.float16)
 def harness():
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no C++ compiler to build the harness with")
-    spec = importlib.util.spec_from_file_location("cuda_harness_build", HARNESS / "build_harness.py")
+    spec = importlib.util.spec_from_file_location("build_harness", HARNESS / "build_harness.py")
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
     path = str(build.build())
