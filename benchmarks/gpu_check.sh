@@ -44,7 +44,7 @@ export -f build run_build
 export PYTHON
 step build 240 bash -c run_build
 if [ $failed -eq 0 ]; then
-  step tests 150 "$PYTHON" -m pytest -q -x -p no:cacheprovider -c pyproject.toml --rootdir . tests/test_gpu.py
+  step tests 150 "$PYTHON" -m pytest -q --maxfail=15 -p no:cacheprovider -c pyproject.toml --rootdir . tests/test_gpu.py
   # The benchmarks come before the sanitizer: they are what a short lease is for.
   step benchmarks 150 "$PYTHON" benchmarks/gpu_losses.py --output "$RESULTS/gpu_losses.json"
   cat "$LOGS/benchmarks.log"
