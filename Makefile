@@ -3,11 +3,13 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+CUDA_HOME ?= /usr/local/cuda
+TORCH_CUDA ?= torch==2.11.0
 
 BIN := .venv/bin
 SOURCES := $(shell find csrc mcfa_fast build_support -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py')
 
-.PHONY: demo test lint bench bench-aid develop clean
+.PHONY: demo test lint bench bench-aid develop cuda-build clean
 
 demo: .venv/installed
 	cd .venv && bin/mcfa-fast demo
@@ -30,6 +32,21 @@ bench-aid: .venv/installed
 develop: .venv/torch
 	$(BIN)/pip install --no-build-isolation --editable ".[test]"
 
+# The whole extension with its CUDA kernels, against a CUDA build of PyTorch, on a machine that needs no GPU: compiled,
+# linked, imported, and its kernels found registered. PyTorch's packages bring the headers of the CUDA libraries.
+CUDA_BIN := .venv-cuda/bin
+cuda-build: .venv-cuda/torch
+	libraries=$$($(CUDA_BIN)/python -c "import nvidia.cu13 as cuda; print(list(cuda.__path__)[0])"); \
+	ln -sf libcudart.so.13 $$libraries/lib/libcudart.so; \
+	CUDA_HOME=$(CUDA_HOME) CPATH=$$libraries/include LIBRARY_PATH=$$libraries/lib MCFA_FAST_CUDA=on \
+	$(CUDA_BIN)/python setup.py build_ext --build-temp build/cuda --build-lib build/cuda/lib
+	$(CUDA_BIN)/python build_support/check_cuda.py build/cuda/lib
+
+.venv-cuda/torch:
+	$(PYTHON) -m venv .venv-cuda
+	$(CUDA_BIN)/pip install $(TORCH_CUDA) "setuptools>=77" ninja pybind11 numpy
+	touch $@
+
 .venv/torch:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(TORCH)
@@ -46,4 +63,4 @@ develop: .venv/torch
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-cuda build *.egg-info

@@ -19,7 +19,9 @@ CXX_FLAGS = [
     "-Wall",
     "-Wno-unknown-pragmas",
 ]
-DEFAULT_ARCHITECTURES = "8.0;9.0a+PTX"
+# Machine code for Ampere and Hopper; other GPUs of compute capability 8 run the former, later ones
+# compile its PTX when they first load it.
+DEFAULT_ARCHITECTURES = "8.0+PTX;9.0a"
 
 
 def use_cuda() -> bool:
@@ -50,11 +52,18 @@ def extension():
         return cpp_extension.CppExtension(
             "mcfa_fast._C", sources, extra_compile_args=flags, extra_link_args=["-fopenmp"]
         )
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
+    architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
     sources += sorted(str(path) for path in Path("csrc").rglob("*.cu"))
-    flags["nvcc"] = ["-O3", "--use_fast_math=false", "-lineinfo"]
+    flags["nvcc"] = ["-O3", "-lineinfo", "-Xcompiler", "-fvisibility=hidden"]
     return cpp_extension.CUDAExtension(
-        "mcfa_fast._C", sources, extra_compile_args=flags, extra_link_args=["-fopenmp"]
+        "mcfa_fast._C",
+        sources,
+        define_macros=[
+            ("MCFA_CUDA_VERSION", f'"{cpp_extension.torch.version.cuda}"'),
+            ("MCFA_CUDA_ARCHITECTURES", f'"{architectures}"'),
+        ],
+        extra_compile_args=flags,
+        extra_link_args=["-fopenmp"],
     )
 
 

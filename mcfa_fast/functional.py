@@ -9,6 +9,12 @@ bitwise the same result when called again with the same input on the same machin
 as modules, which ``torch.jit.script`` compiles too. They can be differentiated once; a second
 derivative raises :class:`NotImplementedError`.
 
+On a GPU they never wait for it, so that they can be captured into a CUDA graph. What would need a
+look at its memory is therefore told otherwise there: a label outside ``0..C-1`` stops with a
+device-side assertion, and a ``temperature`` that lives on the GPU and is not positive and finite
+gives NaN. A learnable temperature belongs on the GPU; the gradient of one on the CPU has to be
+fetched.
+
 Source of the equations: Liu et al., "Multi-level Cross-modal Feature Alignment via Contrastive
 Learning towards Zero-shot Classification of Remote Sensing Image Scenes" (MCFA), 2023.
 """

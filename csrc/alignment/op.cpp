@@ -53,14 +53,14 @@ using BackwardSignature = WassersteinBackward(
 WassersteinForward call_forward(
     const Tensor& mean_a, const Tensor& logvar_a, const Tensor& mean_b, const Tensor& logvar_b,
     const OptionalTensor& labels, std::string_view reduction) {
-  static const auto handle = operator_handle<ForwardSignature>("mcfa_fast::wasserstein_forward");
+  static const auto handle = operator_handle<ForwardSignature>("wasserstein_forward");
   return handle.call(mean_a, logvar_a, mean_b, logvar_b, labels, reduction);
 }
 
 WassersteinBackward call_backward(
     const Tensor& grad_loss, const Tensor& distance, const Tensor& mean_a, const Tensor& logvar_a,
     const Tensor& mean_b, const Tensor& logvar_b, const OptionalTensor& labels, std::string_view reduction) {
-  static const auto handle = operator_handle<BackwardSignature>("mcfa_fast::wasserstein_backward");
+  static const auto handle = operator_handle<BackwardSignature>("wasserstein_backward");
   return handle.call(grad_loss, distance, mean_a, logvar_a, mean_b, logvar_b, labels, reduction);
 }
 

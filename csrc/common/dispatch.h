@@ -6,13 +6,18 @@
 
 #include <initializer_list>
 #include <optional>
+#include <string>
 
 namespace mcfa_fast {
 
-// A typed handle of a registered operator, to call it through the dispatcher.
+// A typed handle of one of this library's operators, to call it through the dispatcher. The operators' namespace is
+// that of the code, spelled by the preprocessor because the tests build a second copy under another name.
+#define MCFA_QUOTE(text) #text
+#define MCFA_QUOTE_EXPANDED(text) MCFA_QUOTE(text)
 template <typename Signature>
 auto operator_handle(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+  const std::string full_name = std::string(MCFA_QUOTE_EXPANDED(mcfa_fast) "::") + name;
+  return c10::Dispatcher::singleton().findSchemaOrThrow(full_name.c_str(), "").template typed<Signature>();
 }
 
 // Undefined tensors, autograd's way of saying "none", as optionals.

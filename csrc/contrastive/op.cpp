@@ -6,6 +6,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <cmath>
+
 #include "../common/dispatch.h"
 
 namespace mcfa_fast {
@@ -48,6 +50,12 @@ void check_contrastive(
       temperature.device());
 }
 
+double read_temperature(const Tensor& temperature) {
+  const double value = temperature.item<double>();
+  TORCH_CHECK_VALUE(value > 0 && std::isfinite(value), "expected `temperature` to be positive and finite, but got ", value);
+  return value;
+}
+
 namespace {
 
 using ForwardSignature = ContrastiveForward(
@@ -62,7 +70,7 @@ ContrastiveForward call_forward(
     const Tensor& visual, const OptionalTensor& semantic, const Tensor& labels, const Tensor& temperature, bool vtov,
     bool vtos, bool stov, std::string_view positives, std::string_view reduction, bool normalize,
     int64_t ignore_index) {
-  static const auto handle = operator_handle<ForwardSignature>("mcfa_fast::contrastive_forward");
+  static const auto handle = operator_handle<ForwardSignature>("contrastive_forward");
   return handle.call(
       visual, semantic, labels, temperature, vtov, vtos, stov, positives, reduction, normalize, ignore_index);
 }
@@ -72,7 +80,7 @@ ContrastiveBackward call_backward(
     const Tensor& visual, const OptionalTensor& semantic, const Tensor& labels, const Tensor& temperature,
     const Tensor& lse_vtov, const Tensor& lse_positives, const Tensor& lse_vtos, const Tensor& lse_stov,
     std::string_view positives, std::string_view reduction, bool normalize, int64_t ignore_index) {
-  static const auto handle = operator_handle<BackwardSignature>("mcfa_fast::contrastive_backward");
+  static const auto handle = operator_handle<BackwardSignature>("contrastive_backward");
   return handle.call(
       grad_vtov, grad_vtos, grad_stov, visual, semantic, labels, temperature, lse_vtov, lse_positives, lse_vtos,
       lse_stov, positives, reduction, normalize, ignore_index);
@@ -105,7 +113,9 @@ ContrastiveBackward contrastive_backward_meta(
     const Tensor&, const Tensor&, std::string_view, std::string_view, bool, int64_t) {
   const auto grad_semantic =
       semantic ? at::empty_symint(semantic->sym_sizes(), semantic->options()) : at::empty({0}, visual.options());
-  return {at::empty_symint(visual.sym_sizes(), visual.options()), grad_semantic, at::empty({}, temperature.options())};
+  return {
+      at::empty_symint(visual.sym_sizes(), visual.options()), grad_semantic,
+      at::empty({}, visual.options().dtype(temperature.dtype()))};
 }
 
 // A node whose only purpose is the error when someone differentiates the gradient.

@@ -21,12 +21,16 @@ Positives parse_positives(std::string_view positives);
 using ContrastiveForward =
     std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-// Gradients of visual, semantic and temperature; grad_semantic has size 0 without a semantic input.
+// Gradients of visual, semantic and temperature; grad_semantic has size 0 without a semantic input. That of the
+// temperature is on the device of `visual`, so that nothing waits for it: autograd moves it only where it is wanted.
 using ContrastiveBackward = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 // Shapes, dtypes, devices and options; label values are checked where they are read.
 void check_contrastive(
     const at::Tensor& visual, const std::optional<at::Tensor>& semantic, const at::Tensor& labels,
     const at::Tensor& temperature, bool vtov, bool vtos, bool stov);
+
+// The value of a temperature on the CPU; raises ValueError unless it is positive and finite.
+double read_temperature(const at::Tensor& temperature);
 
 }  // namespace mcfa_fast

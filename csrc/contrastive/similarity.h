@@ -16,12 +16,6 @@
 
 namespace mcfa_fast {
 
-inline double read_temperature(const at::Tensor& temperature) {
-  const double value = temperature.item<double>();
-  TORCH_CHECK_VALUE(value > 0 && std::isfinite(value), "expected `temperature` to be positive and finite, but got ", value);
-  return value;
-}
-
 // Similarities are scale * dot product. For unit vectors they lie in [-scale, scale], so `scale` itself
 // can stand in for the maximum of every log-sum-exp as long as e^(-2 scale) stays far from underflow.
 template <typename T>

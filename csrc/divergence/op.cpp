@@ -30,13 +30,13 @@ using ForwardSignature = Tensor(const Tensor&, const Tensor&, std::string_view);
 using BackwardSignature = KLBackward(const Tensor&, const Tensor&, const Tensor&, std::string_view);
 
 Tensor call_forward(const Tensor& mean, const Tensor& logvar, std::string_view reduction) {
-  static const auto handle = operator_handle<ForwardSignature>("mcfa_fast::kl_forward");
+  static const auto handle = operator_handle<ForwardSignature>("kl_forward");
   return handle.call(mean, logvar, reduction);
 }
 
 KLBackward call_backward(
     const Tensor& grad_loss, const Tensor& mean, const Tensor& logvar, std::string_view reduction) {
-  static const auto handle = operator_handle<BackwardSignature>("mcfa_fast::kl_backward");
+  static const auto handle = operator_handle<BackwardSignature>("kl_backward");
   return handle.call(grad_loss, mean, logvar, reduction);
 }
 

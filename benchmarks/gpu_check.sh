@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one command and under nine minutes: builds the extension with CUDA from this tree, runs
+# the GPU tests, compute-sanitizer on small shapes, and the benchmarks; writes benchmarks/results/gpu_losses.json and
+# gpu_check.json. Needs python3 with a CUDA build of PyTorch, pytest and ninja, and nvcc; downloads nothing.
+#
+#   PYTHON=python3 benchmarks/gpu_check.sh [folder for logs]
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+LOGS=${1:-build/gpu_check}
+RESULTS=benchmarks/results
+mkdir -p "$LOGS" "$RESULTS"
+export PYTHONPATH=$PWD:$PWD/benchmarks
+started=$SECONDS
+failed=0
+report=""
+
+# step NAME SECONDS COMMAND...: runs the command within so many seconds, its output in $LOGS/NAME.log.
+step() {
+  local name=$1 limit=$2 begin=$SECONDS status
+  shift 2
+  timeout "$limit" "$@" > "$LOGS/$name.log" 2>&1
+  status=$?
+  [ $status -eq 0 ] || { failed=1; tail -n 40 "$LOGS/$name.log"; }
+  echo "$name: exit $status after $((SECONDS - begin)) s"
+  report="$report{\"step\": \"$name\", \"exit\": $status, \"seconds\": $((SECONDS - begin))},"
+}
+
+# From a folder of its own, without pyproject.toml, which old versions of setuptools cannot read; for the GPU that is
+# here alone, which halves the time.
+build() {
+  rm -rf build/gpu && mkdir -p build/gpu || return
+  cp -r csrc setup.py build/gpu/ || return
+  local architecture=${TORCH_CUDA_ARCH_LIST:-}
+  [ -n "$architecture" ] || architecture=$("$PYTHON" -c 'import torch; c = torch.cuda.get_device_capability(); print("9.0a" if c == (9, 0) else "%d.%d" % c)') || return
+  (cd build/gpu && TORCH_CUDA_ARCH_LIST=$architecture MAX_JOBS=$(nproc) MCFA_FAST_CUDA=on \
+    "$PYTHON" setup.py build_ext --build-lib lib) || return
+  cp build/gpu/lib/mcfa_fast/_C*.so mcfa_fast/ || return
+  "$PYTHON" build_support/check_cuda.py .
+}
+
+run_build() { build; }
+export -f build run_build
+export PYTHON
+step build 240 bash -c run_build
+if [ $failed -eq 0 ]; then
+  step tests 150 "$PYTHON" -m pytest -q --maxfail=15 -p no:cacheprovider -c pyproject.toml --rootdir . tests/test_gpu.py
+  # The benchmarks come before the sanitizer: they are what a short lease is for.
+  step benchmarks 150 "$PYTHON" benchmarks/gpu_losses.py --output "$RESULTS/gpu_losses.json"
+  cat "$LOGS/benchmarks.log"
+  if command -v compute-sanitizer > /dev/null; then
+    left=$((530 - (SECONDS - started)))
+    for tool in memcheck racecheck; do
+      [ $left -gt 20 ] && step "$tool" "$left" compute-sanitizer --tool "$tool" --error-exitcode 1 \
+        "$PYTHON" benchmarks/gpu_small.py
+      left=$((530 - (SECONDS - started)))
+    done
+  else
+    echo "no compute-sanitizer here"
+  fi
+fi
+printf '{"seconds": %d, "failed": %d, "steps": [%s]}\n' $((SECONDS - started)) $failed "${report%,}" > "$RESULTS/gpu_check.json"
+cat "$RESULTS/gpu_check.json"
+exit $failed

@@ -1,0 +1,243 @@
+"""The losses on a GPU against their targets, plain PyTorch, torch.compile and measured ceilings.
+
+    python benchmarks/gpu_losses.py --output benchmarks/results/gpu_losses.json
+
+Every case is checked against the float64 definition on a part of its batch before it is timed.
+Times are medians over CUDA events, after warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from itertools import product
+from pathlib import Path
+from statistics import median
+
+import losses_only
+import torch
+
+functional, reference = losses_only.load()
+
+# instances, width, seconds of the floor, seconds of the target
+CASES = (
+    (65_536, 64, 1.6e-3, 3e-3),
+    (65_536, 128, None, None),
+    (65_536, 256, None, None),
+    (65_536, 512, 11e-3, 18e-3),
+    (1_048_576, 64, 0.4, 1.0),
+)
+CLASSES = 1000
+TEMPERATURE = 0.1
+
+
+def seconds(step, repeats: int = 15, warmup: int = 3) -> float:
+    """Median time of step() on the GPU."""
+    for _ in range(warmup):
+        step()
+    times = []
+    for _ in range(repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        step()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    return median(times)
+
+
+def graphed(step):
+    """step as the replay of a captured graph, so that launching it costs nothing."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def ceilings() -> dict[str, float]:
+    """What this GPU reaches: bytes read plus written in a copy, bfloat16 products."""
+    source = torch.randn(2**29, device="cuda")
+    target = torch.empty_like(source)
+    copy = 2 * source.nbytes / seconds(lambda: target.copy_(source))
+    size = 8192
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    product = 2 * size**3 / seconds(lambda: a @ b)
+    return {"copy_bytes_per_second": copy, "bf16_flop_per_second": product}
+
+
+def batch(instances: int, width: int, dtype: torch.dtype):
+    generator = torch.Generator("cuda").manual_seed(0)
+    visual = torch.randn(instances, width, device="cuda", generator=generator).to(dtype)
+    semantic = torch.randn(CLASSES, width, device="cuda", generator=generator).to(dtype)
+    labels = torch.randint(0, CLASSES, (instances,), device="cuda", generator=generator)
+    return visual.requires_grad_(), semantic.requires_grad_(), labels
+
+
+def training_step(losses, visual, semantic, labels):
+    def step():
+        total = sum(losses(visual, semantic, labels, temperature=TEMPERATURE))
+        return torch.autograd.grad(total, (visual, semantic))
+
+    return step
+
+
+def check(visual, semantic, labels) -> None:
+    """Values and gradients of the first instances against the oracle."""
+    part = slice(0, 2000)
+    leaves = [visual.detach()[part].requires_grad_(), semantic.detach().requires_grad_()]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    ours = training_step(functional.contrastive_losses, *leaves, labels[part])()
+    oracle = training_step(reference.contrastive_losses, *exact, labels[part])()
+    for got, want in zip(ours, oracle, strict=True):
+        error = (got.double() - want).norm() / want.norm()
+        assert error < (1e-4 if got.dtype == torch.float32 else 2e-2), error
+
+
+def run_or_reason(measure):
+    try:
+        return measure()
+    except torch.OutOfMemoryError:
+        return "out of memory"
+    except Exception as error:  # the row says why a rival did not run
+        return f"{type(error).__name__}: {error}"[:200]
+    finally:
+        torch.cuda.empty_cache()
+
+
+def measure_rivals(instances, width, dtype) -> dict:
+    """The plain formula and torch.compile of it, on the batch that measure_losses takes."""
+    data = batch(instances, width, dtype)
+    plain = training_step(reference.contrastive_losses, *data)
+    compiled = training_step(torch.compile(reference.contrastive_losses), *data)
+    return {
+        "plain_seconds": run_or_reason(lambda: seconds(plain, 5, 2)),
+        "compile_seconds": run_or_reason(lambda: seconds(compiled, 5, 2)),
+    }
+
+
+def measure_losses(instances, width, floor, target, dtype) -> dict:
+    data = batch(instances, width, dtype)
+    check(*data)
+    step = training_step(functional.contrastive_losses, *data)
+    large = instances > 200_000
+    repeats = 3 if large else 15
+    step()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
+    row = {
+        "instances": instances,
+        "width": width,
+        "dtype": str(dtype).removeprefix("torch."),
+        "floor_seconds": floor,
+        "target_seconds": target,
+        "peak_bytes": torch.cuda.max_memory_allocated() - before,
+        "seconds": seconds(step, repeats, 1 if large else 3),
+    }
+
+    def forward():
+        with torch.no_grad():
+            functional.contrastive_losses(*data, temperature=TEMPERATURE)
+
+    row["forward_seconds"] = seconds(forward, repeats, 1)
+    if not large:
+        row["graph_seconds"] = run_or_reason(lambda: seconds(graphed(step), repeats))
+    return row
+
+
+def measure_alignment(name, dtype, copy_bytes_per_second) -> dict:
+    """``"wasserstein"`` or ``"kl"``, forward and backward."""
+    instances, width = 1_048_576, 64
+    generator = torch.Generator("cuda").manual_seed(0)
+    gaussians = [
+        torch.randn(rows, width, device="cuda", generator=generator).to(dtype).requires_grad_()
+        for rows in (instances, instances, CLASSES, CLASSES)
+    ]
+    labels = torch.randint(0, CLASSES, (instances,), device="cuda", generator=generator)
+
+    def wasserstein():
+        loss = functional.wasserstein_alignment(*gaussians, labels)
+        return torch.autograd.grad(loss, gaussians)
+
+    def kl():
+        return torch.autograd.grad(functional.kl_divergence(*gaussians[:2]), gaussians[:2])
+
+    step = {"wasserstein": wasserstein, "kl": kl}[name]
+    took = seconds(step)
+    # Forward reads the instances' means and variances, backward again, and writes their gradients.
+    moved = 6 * gaussians[0].nbytes
+    return {
+        "loss": name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "seconds": took,
+        "graph_seconds": run_or_reason(lambda: seconds(graphed(step))),
+        "bytes": moved,
+        "share_of_copy_bandwidth": moved / took / copy_bytes_per_second,
+    }
+
+
+def environment() -> dict[str, str]:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[0]
+    from mcfa_fast._extension import load
+
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "driver": driver,
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda),
+        "extension": str(load().build_info()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    default = Path(__file__).parent / "results" / "gpu_losses.json"
+    parser.add_argument("--output", type=Path, default=default)
+    parser.add_argument("--quick", action="store_true", help="without the largest case and rivals")
+    options = parser.parse_args()
+    result = {"environment": environment(), "ceilings": ceilings(), "losses": [], "alignment": []}
+
+    def save():
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+    print(json.dumps(result["environment"] | result["ceilings"]), flush=True)
+    bandwidth = result["ceilings"]["copy_bytes_per_second"]
+    for name, dtype in product(("wasserstein", "kl"), (torch.bfloat16, torch.float32)):
+        row = run_or_reason(lambda n=name, d=dtype: measure_alignment(n, d, bandwidth))
+        result["alignment"].append(row)
+        print(json.dumps(row), flush=True)
+        save()
+    for instances, width, floor, target in CASES:
+        if options.quick and instances > 100_000:
+            continue
+        row = run_or_reason(
+            lambda c=(instances, width, floor, target): measure_losses(*c, torch.bfloat16)
+        )
+        result["losses"].append(row)
+        print(json.dumps(row), flush=True)
+        save()
+    row = run_or_reason(lambda: measure_losses(16_384, 64, None, None, torch.float32))
+    result["losses"].append(row)
+    print(json.dumps(row), flush=True)
+    save()
+    # Last, because they are slow: a run that is cut short has everything else.
+    for row in result["losses"]:
+        rivalled = isinstance(row, dict) and row["instances"] == 65_536
+        if rivalled and row["width"] in (64, 512) and not options.quick:
+            row |= measure_rivals(row["instances"], row["width"], torch.bfloat16)
+            print(json.dumps(row), flush=True)
+            save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+// All device kernels of the contrastive losses. None of these files includes PyTorch.
+#pragma once
+
+#include "../common/labels.cuh"
+#include "chunks.cuh"
+#include "finish.cuh"
+#include "mma.cuh"
+#include "rows.cuh"
+#include "simt.cuh"

@@ -1,0 +1,1 @@
+#include "../../csrc/alignment/op.cpp"

@@ -1,0 +1,1 @@
+#include "../../csrc/divergence/op.cpp"

@@ -1,0 +1,36 @@
+// Stands in for the CUDA side of csrc/common/launch.cuh: operators on CPU tensors whose kernels run in the harness.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <functional>
+
+#include "harness.h"
+
+#define MCFA_CUDA_LIBRARY mcfa_fast
+#define MCFA_CUDA_KEY CPU
+
+namespace harness {
+
+void run(dim3 blocks, int threads, int64_t shared, const std::function<void()>& thread);
+
+}  // namespace harness
+
+namespace mcfa_fast {
+
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, const Arguments&... arguments) {
+  if (grid.x > 0) {
+    harness::run(grid, threads, shared, [&] { kernel(static_cast<Parameters>(arguments)...); });
+  }
+}
+
+inline int64_t shared_memory_limit() {
+  return 227 * 1024;  // Hopper's
+}
+
+inline at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
+  return at::mm(a.to(type), b.to(type));
+}
+
+}  // namespace mcfa_fast

@@ -1,0 +1,51 @@
+"""What the CUDA compiler says of the kernels: registers, stack, spills. Needs nvcc, but no GPU."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+INSTANCES = Path(__file__).resolve().parent / "cuda_harness" / "instances.cu"
+# The form that Hopper's own instructions need, too.
+ARCHITECTURES = {"sm_80": "arch=compute_80,code=sm_80", "sm_90a": "arch=compute_90a,code=sm_90a"}
+
+
+def find_nvcc():
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(home, "bin")))
+
+
+def resource_report(nvcc, architecture, folder):
+    """{kernel: (registers, stack frame, spill stores, spill loads)}, sizes in bytes."""
+    command = [nvcc, "-std=c++17", "-O3", "-cubin", "-Xptxas", "-v", "-gencode", architecture]
+    result = subprocess.run(
+        [*command, str(INSTANCES), "-o", str(folder / "instances.cubin")],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    report = {}
+    for part in result.stderr.split("Compiling entry function")[1:]:
+        name = re.search(r"'(\w+)'", part)[1]
+        memory = re.search(r"(\d+) bytes stack frame, (\d+) .*stores, (\d+) .*loads", part)
+        registers = re.search(r"Used (\d+) registers", part)
+        report[name] = (int(registers[1]), *(int(size) for size in memory.groups()))
+    return report
+
+
+@pytest.mark.skipif(find_nvcc() is None, reason="no nvcc: the compiler's report cannot be had")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_kernel_spills_registers(architecture, tmp_path, record_property):
+    report = resource_report(find_nvcc(), ARCHITECTURES[architecture], tmp_path)
+    assert len(report) > 60
+    for name, sizes in sorted(report.items()):
+        record_property(name, sizes)
+        print(f"{sizes[0]:4d} registers {sizes[1:]} {name}")
+    spilling = {name: sizes for name, sizes in report.items() if sizes[2] or sizes[3]}
+    assert not spilling
+    pair_kernels = {name: sizes for name, sizes in report.items() if "mma" in name}
+    assert len(pair_kernels) == 12
+    assert all(stack == 0 for _, stack, _, _ in pair_kernels.values())
