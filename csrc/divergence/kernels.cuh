@@ -8,8 +8,9 @@ namespace mcfa_fast {
 constexpr int kDivergenceThreads = 256;
 
 // divergence [rows] of each row's Gaussian from the unit Gaussian. A group of lanes, a power of two up to 32, takes a row.
+// (Two blocks per multiprocessor is no more than the kernel has anyway; without it, sm_90a's float64 spills registers.)
 template <typename T, int kVector>
-__global__ void __launch_bounds__(kDivergenceThreads) kl_forward_kernel(
+__global__ void __launch_bounds__(kDivergenceThreads, 2) kl_forward_kernel(
     const T* means, const T* logvars, int64_t rows, int64_t width, int group, Accumulate<T>* divergence) {
   using A = Accumulate<T>;
   using Part = Lanes<T, kVector>;
