@@ -38,14 +38,26 @@ class _ContrastiveOptions(nn.Module):
     def extra_repr(self) -> str:
         temperature = self.temperature
         value = temperature.item() if isinstance(temperature, Tensor) else temperature
-        positives = f", positives={self.positives!r}" if hasattr(self, "positives") else ""
         return (
-            f"temperature={value:g}{positives}, reduction={self.reduction!r}, "
+            f"temperature={value:g}, reduction={self.reduction!r}, "
             f"normalize={self.normalize}, ignore_index={self.ignore_index}"
         )
 
 
-class VtoVLoss(_ContrastiveOptions):
+class _OptionsWithPositives(_ContrastiveOptions):
+    """The same with a choice of the positives' form."""
+
+    def __init__(
+        self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options
+    ):
+        super().__init__(temperature, **options)
+        self.positives = positives
+
+    def extra_repr(self) -> str:
+        return f"positives={self.positives!r}, {super().extra_repr()}"
+
+
+class VtoVLoss(_OptionsWithPositives):
     """Visual-to-visual loss (MCFA, Eq. 4): :func:`mcfa_fast.functional.vtov_loss` as a module.
 
     Args:
@@ -61,12 +73,6 @@ class VtoVLoss(_ContrastiveOptions):
         >>> loss(torch.eye(3), torch.tensor([0, 0, 1]))
         tensor(1.3863)
     """
-
-    def __init__(
-        self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options
-    ):
-        super().__init__(temperature, **options)
-        self.positives = positives
 
     def forward(self, visual: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``visual [N, D]`` with ``labels [N]``."""
@@ -117,7 +123,7 @@ class VtoSLoss(_ContrastiveOptions):
         ).vtos
 
 
-class StoVLoss(_ContrastiveOptions):
+class StoVLoss(_OptionsWithPositives):
     """Semantic-to-visual loss (MCFA, Eq. 6): :func:`mcfa_fast.functional.stov_loss` as a module.
 
     Args:
@@ -132,12 +138,6 @@ class StoVLoss(_ContrastiveOptions):
         >>> mf.StoVLoss(temperature=1.0)(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
         tensor(0.6265)
     """
-
-    def __init__(
-        self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options
-    ):
-        super().__init__(temperature, **options)
-        self.positives = positives
 
     def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``semantic [C, D]`` against ``visual [N, D]`` with ``labels [N]``."""
@@ -156,7 +156,7 @@ class StoVLoss(_ContrastiveOptions):
         ).stov
 
 
-class ContrastiveLosses(_ContrastiveOptions):
+class ContrastiveLosses(_OptionsWithPositives):
     """All three losses in one pass: :func:`mcfa_fast.functional.contrastive_losses` as a module.
 
     Args:
@@ -174,12 +174,6 @@ class ContrastiveLosses(_ContrastiveOptions):
         >>> losses.temperature.grad is not None
         True
     """
-
-    def __init__(
-        self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options
-    ):
-        super().__init__(temperature, **options)
-        self.positives = positives
 
     def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> ContrastiveLossValues:
         """``(vtov, vtos, stov)`` of ``visual [N, D]``, ``semantic [C, D]`` and ``labels [N]``."""

@@ -17,12 +17,7 @@ from mcfa_fast.cli import app
 ONE_EPOCH = ["--set", "epochs=1", "--set", "classifier_epochs=1"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def invoke(*arguments):

@@ -55,13 +55,7 @@ SPLITS = {"zsl": make_split(DATASET, False), "gzsl": make_split(DATASET, True)}
 SHORT = {"epochs": 25, "classifier_epochs": 4}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small gain nothing from threads, and lose much where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=["zsl", "gzsl"])

@@ -19,13 +19,7 @@ TEST_UNSEEN = make_images(UNSEEN, rows=30, seed=9)
 TEST_ALL = make_images(np.arange(NEW), rows=10, seed=9)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small gain nothing from threads, and lose much where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def new(task, **options):

@@ -14,13 +14,7 @@ IMAGES, LABELS = make_images(SEEN, rows=15)
 SEMANTICS = torch.tensor(make_semantics()[:NEW])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small gain nothing from threads, and lose much where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(task="zsl", run_dir=None, semantics=SEMANTICS, **options):

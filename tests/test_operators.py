@@ -262,6 +262,6 @@ def test_a_learnable_temperature_trains_and_is_saved_with_the_module():
 
 def test_options_are_shown():
     assert repr(mf.VtoVLoss(0.5, positives="in")) == (
-        "VtoVLoss(temperature=0.5, positives='in', "
+        "VtoVLoss(positives='in', temperature=0.5, "
         "reduction='sum', normalize=True, ignore_index=-100)"
     )
