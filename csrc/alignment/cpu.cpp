@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../common/reduce.h"
 #include "../common/simd.h"
 #include "op.h"
 
@@ -175,15 +176,8 @@ WassersteinForward forward(
           problem.mean_a(a), problem.logvar_a(a), problem.mean_b(b), problem.deviation_b(b), problem.columns()));
     }
   });
-  if (reduction == Reduction::kNone) {
-    return {distance.clone(), distance};
-  }
-  double total = 0;
-  for (int64_t row = 0; row < problem.rows_a(); ++row) {
-    total += distances[row];
-  }
-  const double divisor = reduction == Reduction::kMean ? std::max<int64_t>(problem.rows_a(), 1) : 1;
-  return {at::full({}, total / divisor, distance.options()), distance};
+  const auto losses = reduction == Reduction::kNone ? distance.clone() : distance;  // outputs may not share memory
+  return {reduced<T>(losses, reduction, problem.rows_a()), distance};
 }
 
 template <typename T>
@@ -196,7 +190,7 @@ WassersteinBackward backward(
   const auto grads = grad_loss.to(distance.scalar_type()).expand({problem.rows_a()}).contiguous();
   const T* grad = grads.template const_data_ptr<T>();
   const T* distances = distance.template const_data_ptr<T>();
-  const T scale = reduction == Reduction::kMean ? T(1) / static_cast<T>(std::max<int64_t>(problem.rows_a(), 1)) : T(1);
+  const T scale = T(1) / static_cast<T>(reduction_divisor(reduction, problem.rows_a()));
   auto grad_mean_a = at::empty({problem.rows_a(), width}, options);
   auto grad_logvar_a = at::empty({problem.rows_a(), width}, options);
   const int64_t shares = problem.shares();

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include "../common/reduce.h"
 #include "op.h"
 #include "products.h"
 
@@ -19,7 +20,7 @@ class AnchorGrads {
   AnchorGrads(const OptionalTensor& grad, Reduction reduction, int64_t anchors, int64_t valid_anchors) {
     if (grad) {
       grad_ = grad->to(c10::CppTypeToScalarType<T>::value).expand({anchors}).contiguous();
-      scale_ = reduction == Reduction::kMean ? T(1) / static_cast<T>(std::max<int64_t>(valid_anchors, 1)) : T(1);
+      scale_ = T(1) / static_cast<T>(reduction_divisor(reduction, valid_anchors));
     }
   }
 

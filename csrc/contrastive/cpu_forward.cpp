@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include "../common/reduce.h"
 #include "op.h"
 #include "products.h"
 
@@ -78,16 +79,7 @@ class AnchorLosses {
     values_.template mutable_data_ptr<T>()[anchor] = value;
   }
   Tensor reduced(Reduction reduction, int64_t valid_anchors) const {
-    if (reduction == Reduction::kNone) {
-      return values_;
-    }
-    double total = 0;
-    const T* value = values_.template const_data_ptr<T>();
-    for (int64_t anchor = 0; anchor < values_.size(0); ++anchor) {
-      total += value[anchor];
-    }
-    const double divisor = reduction == Reduction::kMean ? std::max<int64_t>(valid_anchors, 1) : 1;
-    return at::full({}, total / divisor, values_.options());
+    return mcfa_fast::reduced<T>(values_, reduction, valid_anchors);
   }
 
  private:

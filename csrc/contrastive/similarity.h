@@ -2,9 +2,6 @@
 // turn it into gradient weights (backward).
 #pragma once
 
-#include <ATen/ATen.h>
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

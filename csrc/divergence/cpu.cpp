@@ -3,8 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include <algorithm>
-
+#include "../common/reduce.h"
 #include "../common/simd.h"
 #include "op.h"
 
@@ -71,15 +70,7 @@ Tensor forward(const Tensor& mean_input, const Tensor& logvar_input, Reduction r
       value[row] = divergence_row(mean + row * width, logvar + row * width, width);
     }
   });
-  if (reduction == Reduction::kNone) {
-    return result;
-  }
-  double total = 0;
-  for (int64_t row = 0; row < rows; ++row) {
-    total += value[row];
-  }
-  const double divisor = reduction == Reduction::kMean ? std::max<int64_t>(rows, 1) : 1;
-  return at::full({}, total / divisor, result.options());
+  return reduced<T>(result, reduction, rows);
 }
 
 template <typename T>
@@ -90,7 +81,7 @@ KLBackward backward(
   const int64_t rows = means.size(0);
   const int64_t width = means.size(1);
   const auto grads = grad_loss.to(means.scalar_type()).expand({rows}).contiguous();
-  const T scale = reduction == Reduction::kMean ? T(1) / static_cast<T>(std::max<int64_t>(rows, 1)) : T(1);
+  const T scale = T(1) / static_cast<T>(reduction_divisor(reduction, rows));
   auto grad_means = at::empty_like(means);
   auto grad_logvars = at::empty_like(logvars);
   const T* grad = grads.template const_data_ptr<T>();
