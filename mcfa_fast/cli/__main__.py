@@ -1,0 +1,3 @@
+from mcfa_fast.cli import app
+
+app()

@@ -1,0 +1,19 @@
+"""The command line's subcommands, each in a module of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from mcfa_fast.cli import demo, evaluate, info, predict, train
+
+app = typer.Typer(
+    name="mcfa-fast",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Zero-shot classification with MCFA: classify images of classes never seen in training.",
+    epilog="Start with `mcfa-fast demo`, which needs no data. Exit codes: 0 success, 1 the data, "
+    "a file or an option's value is bad, 2 wrong usage.",
+)
+for command in (demo.demo, train.train, evaluate.evaluate, predict.predict, info.info):
+    app.command()(command)

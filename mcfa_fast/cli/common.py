@@ -1,0 +1,114 @@
+"""What the subcommands share: options, messages, data sources and run folders."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+import mcfa_fast as mf
+from mcfa_fast.training.checkpoint import CheckpointError
+
+console = Console()
+
+DATA_FILE = "data.json"
+"""In a run folder: which data the run was trained on."""
+
+
+class Preset(str, Enum):
+    zsl = "zsl"
+    gzsl = "gzsl"
+
+
+class Mode(str, Enum):
+    paper = "paper"
+    reference = "reference"
+
+
+class Method(str, Enum):
+    softmax = "softmax"
+    nearest = "nearest"
+
+
+DataOption = Annotated[
+    str, typer.Option(help="A dataset folder, an xlsa17 folder, the authors' folder, or 'digits'.")
+]
+FeaturesOption = Annotated[
+    Optional[str], typer.Option(help="Which features of the folder, as 512 for features_512.npy.")
+]
+SemanticsOption = Annotated[
+    Optional[str], typer.Option(help="Which class descriptors of semantics.npz.")
+]
+SplitOption = Annotated[
+    Optional[str],
+    typer.Option(help="Seen/unseen split, as '20/10:0' (default: the first), or '20/10:seed=7'."),
+]
+DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
+
+
+@contextmanager
+def errors_as_messages():
+    """Turns what a user can cause into one line on stderr and exit code 1."""
+    try:
+        yield
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'options'}: {item['msg']}"
+            for item in error.errors()
+        )
+        fail(problems)
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        CheckpointError,
+        ImportError,
+        FloatingPointError,
+    ) as error:
+        fail(str(error))
+
+
+def fail(message: str) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    parsed = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"expected KEY=VALUE, but got {setting!r}", param_hint="--set")
+        try:
+            parsed[key] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[key] = value
+    return parsed
+
+
+def load_data(source: dict[str, Any]) -> mf.data.Dataset:
+    return mf.data.load(source["data"], features=source["features"], semantics=source["semantics"])
+
+
+def read_source(run_dir: Path) -> dict[str, Any]:
+    try:
+        return json.loads((run_dir / DATA_FILE).read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{run_dir}: expected the folder of a run, but it has no {DATA_FILE}"
+        ) from None
+
+
+def load_classifier(run_dir: Path, device: str) -> mf.MCFAClassifier:
+    path = run_dir / "classifier.pt"
+    if not path.exists():
+        raise ValueError(
+            f"{run_dir}: expected the folder of a finished run, but it has no {path.name}"
+        )
+    return mf.MCFAClassifier.load(path, device=device)

@@ -1,0 +1,96 @@
+"""``mcfa-fast train``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import torch
+import typer
+
+import mcfa_fast as mf
+from mcfa_fast.cli.common import (
+    DATA_FILE,
+    DataOption,
+    DeviceOption,
+    FeaturesOption,
+    Mode,
+    Preset,
+    SemanticsOption,
+    SplitOption,
+    console,
+    errors_as_messages,
+    load_data,
+    parse_settings,
+)
+from mcfa_fast.cli.tables import summary_table
+from mcfa_fast.experiment import run as run_experiment
+from mcfa_fast.training.checkpoint import write_atomically
+
+
+def train(
+    data: DataOption = "digits",
+    features: FeaturesOption = None,
+    semantics: SemanticsOption = None,
+    split: SplitOption = None,
+    preset: Annotated[
+        Preset, typer.Option(help="Table I settings for zero-shot or generalized zero-shot.")
+    ] = Preset.zsl,
+    mode: Annotated[
+        Mode, typer.Option(help="The paper's equations, or what the authors' public code does.")
+    ] = Mode.paper,
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change any option of MCFAConfig; repeatable."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random stream.")] = 0,
+    run_dir: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder of the run; a killed run resumes there (default: below runs/)."),
+    ] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Train on the seen classes of a split, then classify and evaluate.
+
+    Leaves a run folder with configuration, metrics (CSV and TensorBoard), checkpoint, trained
+    classifier and results. Calling it again with a killed run's folder resumes the run.
+    """
+    with errors_as_messages():
+        overrides = {"seed": seed} | parse_settings(settings or [])
+        config = getattr(mf.MCFAConfig, mode.value)(preset.value, **overrides)
+        source = {"data": data, "features": features, "semantics": semantics}
+        dataset = load_data(source)
+        name = dataset.split(split, generalized=config.task == "gzsl").name
+        if run_dir is None:
+            parts = (dataset.name, name, preset.value, mode.value, f"seed{config.seed}")
+            run_dir = Path("runs") / "-".join(parts).replace("/", "_").replace(":", "_")
+        train_and_report(config, dataset, name, run_dir, device, source)
+
+
+def train_and_report(
+    config: mf.MCFAConfig,
+    dataset: mf.data.Dataset,
+    split: str,
+    run_dir: Path,
+    device: str,
+    source: dict[str, Any] | None = None,
+) -> None:
+    if source is not None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(source | {"split": split}, indent=2) + "\n"
+        write_atomically(run_dir / DATA_FILE, lambda file: file.write(content.encode()))
+    if config.sampler == "episodic" and device == "cpu":
+        # Batches of some dozen instances are too small to share out: threads would only wait.
+        torch.set_num_threads(1)
+    start = time.perf_counter()
+    results = run_experiment(
+        config, dataset, split, run_dir=run_dir, device=device, progress=console.is_terminal
+    )
+    console.print(summary_table(results))
+    seconds = time.perf_counter() - start
+    kept = f"; everything about it is in {run_dir}" if source is not None else ""
+    console.print(f"The run took {seconds:.0f} s{kept}", highlight=False, soft_wrap=True)
