@@ -1,11 +1,12 @@
 // The Python extension module mcfa_fast._C. Importing it registers the operators (library.cpp and the files of each
-// operator), which Python calls through torch.ops; bound here are how it was built and the training step.
+// operator), which Python calls through torch.ops; bound here are how it was built and the training loops.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
 
+#include "training/softmax.h"
 #include "training/step.h"
 
 namespace py = pybind11;
@@ -66,5 +67,11 @@ PYBIND11_MODULE(_C, m) {
           py::arg("parameters"), py::kw_only(), py::arg("temperature"), py::arg("positives"), py::arg("scale_power"),
           py::arg("noise_per_row"), py::arg("count_instances"))
       .def("run", torch::wrap_pybind_function_no_gil(&TrainingStep::run));
+  using mcfa_fast::SoftmaxTraining;
+  py::class_<SoftmaxTraining>(m, "SoftmaxTraining", "Training of a linear softmax classifier by Adam.")
+      .def(
+          py::init<const at::Tensor&, const at::Tensor&, double, double, double>(), py::arg("weight"), py::arg("bias"),
+          py::kw_only(), py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"))
+      .def("epoch", torch::wrap_pybind_function_no_gil(&SoftmaxTraining::epoch));
   m.def("build_info", &build_info, "How the extension was built, and the SIMD level it runs with here.");
 }
