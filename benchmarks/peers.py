@@ -12,7 +12,15 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from shapes import LARGEST_QUADRATIC, TEMPERATURE, AlignmentBatch, ContrastiveBatch, Shape
+from shapes import (
+    LARGEST_QUADRATIC,
+    TEMPERATURE,
+    AlignmentBatch,
+    ContrastiveBatch,
+    ReconstructionBatch,
+    SamplingBatch,
+    Shape,
+)
 from torch import Tensor
 
 from mcfa_fast import MCFAConfig, functional, reference
@@ -85,6 +93,20 @@ def alignment(name: str) -> Contender:
     module = {LIBRARY: functional, PLAIN: reference}[name]
     oracle = partial(_alignment, reference)
     return Contender(name, partial(_alignment, module), oracle, quadratic=False)
+
+
+def reconstruction(name: str) -> Contender:
+    """The L1 distance of instances from their own and their classes' reconstructions."""
+    module = {LIBRARY: functional, PLAIN: reference}[name]
+    oracle = partial(_reconstruction, reference)
+    return Contender(name, partial(_reconstruction, module), oracle, quadratic=False)
+
+
+def sampling(name: str) -> Contender:
+    """Latents sampled from given noise, times that noise, so that there is a loss."""
+    module = {LIBRARY: functional, PLAIN: reference}[name]
+    oracle = partial(_sampling, reference)
+    return Contender(name, partial(_sampling, module), oracle, quadratic=False)
 
 
 def plain_objective(config: MCFAConfig, output: MCFAOutput) -> Tensor:
@@ -220,3 +242,15 @@ def _alignment(module: Any, batch: AlignmentBatch) -> Tensor:
     """Both terms, with the functions of ``module``."""
     divergence = module.kl_divergence(batch.mean_a, batch.logvar_a)
     return module.wasserstein_alignment(*batch) + divergence
+
+
+def _reconstruction(module: Any, batch: ReconstructionBatch) -> Tensor:
+    """Both distances, with the function of ``module``."""
+    own = module.l1_reconstruction(batch.decoded, batch.features)
+    return own + module.l1_reconstruction(batch.features, batch.table, batch.labels)
+
+
+def _sampling(module: Any, batch: SamplingBatch) -> Tensor:
+    """The samples, with the function of ``module``; the rest is the same for all."""
+    samples = module.reparameterize(batch.mean, batch.logvar, batch.noise)
+    return torch.dot(samples.view(-1), batch.noise.view(-1))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mcfa_fast import functional
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.models.chunks import in_chunks
 from mcfa_fast.models.scaling import MinMaxScaler
@@ -121,7 +122,7 @@ class MCFA(nn.Module):
         """
         shape = (mean.shape[0], 1) if self.noise_per_row else mean.shape
         noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        return torch.addcmul(mean, torch.exp(self.scale_power * logvar), noise)
+        return functional.reparameterize(mean, logvar, noise, power=self.scale_power)
 
     def forward(
         self,

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, l1_loss
 
 from mcfa_fast import functional
 from mcfa_fast.config import MCFAConfig
@@ -129,22 +128,21 @@ class MCFALoss(nn.Module):
             labels,
         )
         class_weights = self._class_weights(labels, output.semantics)
-        descriptor_error = (output.semantic_reconstruction - output.semantics).abs().sum(1)
-        reconstruction = l1_loss(
-            output.visual_reconstruction, output.features, reduction="sum"
-        ) + torch.dot(class_weights, descriptor_error)
+        class_reconstruction = functional.l1_reconstruction(
+            output.semantic_reconstruction, output.semantics, reduction="none"
+        )
+        reconstruction = functional.l1_reconstruction(
+            output.visual_reconstruction, output.features
+        ) + torch.dot(class_weights, class_reconstruction)
         class_kl = functional.kl_divergence(
             output.semantic_mean, output.semantic_logvar, reduction="none"
         )
         kl = functional.kl_divergence(output.visual_mean, output.visual_logvar) + torch.dot(
             class_weights, class_kl
         )
-        # embedding() gathers rows; unlike indexing, its backward is fast for few, long classes.
-        cross_reconstruction = l1_loss(
-            embedding(labels, output.visual_from_semantic), output.features, reduction="sum"
-        ) + l1_loss(
-            output.semantic_from_visual, embedding(labels, output.semantics), reduction="sum"
-        )
+        cross_reconstruction = functional.l1_reconstruction(
+            output.features, output.visual_from_semantic, labels
+        ) + functional.l1_reconstruction(output.semantic_from_visual, output.semantics, labels)
         weights = self.weights if weights is None else weights
         total = (
             reconstruction
