@@ -7,6 +7,7 @@
 
 #include "../alignment/op.h"
 #include "../common/dispatch.h"
+#include "../common/labels.h"
 #include "../contrastive/op.h"
 #include "terms.h"
 
@@ -91,11 +92,12 @@ TrainingStep::TrainingStep(const std::vector<Tensor>& parameters, StepOptions op
       grad_latents_(at::empty({0}, type_)) {}
 
 Tensor TrainingStep::run(
-    const Tensor& features, const Tensor& semantics, const Tensor& labels, const LossWeights& weights,
+    const Tensor& features, const Tensor& semantics, const Tensor& any_labels, const LossWeights& weights,
     const at::Generator& generator) {
   check_batch(features, "features", latents_);
   check_batch(semantics, "semantics", latents_);
-  check_labels(labels, features, "features");
+  check_labels(any_labels, features, "features");
+  const Tensor labels = checked_labels(any_labels, semantics.size(0));
   at::AutoDispatchBelowADInplaceOrView no_autograd;
   const int64_t instances = features.size(0);
   const int64_t classes = semantics.size(0);
@@ -169,9 +171,6 @@ Tensor TrainingStep::count_classes(const Tensor& labels, int64_t classes) const 
   std::vector<int64_t> counts(classes, 0);
   const int64_t* label = labels.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < labels.size(0); ++i) {
-    if (label[i] < 0 || label[i] >= classes) {
-      throw_label_out_of_range(label[i], i, classes);
-    }
     counts[label[i]] = options_.count_instances ? counts[label[i]] + 1 : 1;
   }
   return at::tensor(counts, type_.dtype(at::kLong)).to(type_.dtype());
