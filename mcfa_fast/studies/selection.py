@@ -58,7 +58,7 @@ def select(
 
     Args:
         baseline: its parameters outside the grid count, its task above all; it is not changed.
-        grid: settings to try, ordered as :meth:`~mcfa_fast.baselines.base.Baseline.fit_path` wants.
+        grid: settings to try, ordered as :meth:`~mcfa_fast.baselines.base.Baseline.fit_path` says.
         features: training rows [n, F].
         labels: class index [n] of every row.
         semantics: descriptors [C, A]; those of unseen classes are not looked at.
@@ -115,12 +115,16 @@ def _outcomes(
     candidates = np.arange(len(fold.classes)) if generalized else fold.held_out
     rows = np.concatenate([fold.test_seen, fold.test_unseen])
     images, labels = features[rows], fold.labels[rows]
-    path = baseline.fit_path(
-        features[fold.train], fold.labels[fold.train], semantics[fold.classes], grid
+    path = baseline.score_path(
+        features[fold.train],
+        fold.labels[fold.train],
+        semantics[fold.classes],
+        grid,
+        images=images,
+        candidates=candidates,
     )
     outcomes = []
-    for fitted in path:
-        scores = fitted.decision_function(images, candidates=candidates, calibration=0.0)
+    for scores in path:
         if not np.isfinite(scores).all():
             outcomes.append(None)
         elif generalized:
