@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from mcfa_fast.baselines.checks import check_choice
 from mcfa_fast.baselines.preparation import ROWS_PER_CHUNK, FeaturePreparation, unit_rows
 from mcfa_fast.config import Task
 from mcfa_fast.data.chunks import row_chunks
@@ -148,8 +149,7 @@ class Baseline(ZeroShotClassifier):
         unseen_classes: Any,
     ) -> Any:
         """Checks and keeps what does not depend on hyperparameters; what :meth:`_fit` is given."""
-        if self.task not in ("zsl", "gzsl"):
-            raise ValueError(f"task: expected 'zsl' or 'gzsl', got {self.task!r}")
+        check_choice(get_args(Task), task=self.task)
         inputs = training_inputs(features, labels, semantics, class_names, unseen_classes)
         table = inputs.semantics.numpy().astype(self.dtype)
         self.semantics_ = unit_rows(table) if self.unit_semantics else table

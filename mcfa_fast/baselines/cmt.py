@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mcfa_fast.baselines.trained import Compatibility, Problem, TrainedBaseline, check_number
+from mcfa_fast.baselines.checks import check_number
+from mcfa_fast.baselines.trained import Compatibility, Problem, TrainedBaseline
 from mcfa_fast.config import Task
 
 __all__ = ["CMT"]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mcfa_fast.baselines.bilinear import BilinearBaseline
+from mcfa_fast.baselines.checks import check_number
 from mcfa_fast.baselines.devise import hinge_rank_loss
-from mcfa_fast.baselines.trained import check_number
 from mcfa_fast.config import Task
 
 __all__ = ["LatEm"]

@@ -7,11 +7,11 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
+from mcfa_fast.baselines.checks import check_number
 from mcfa_fast.baselines.trained import (
     Compatibility,
     Problem,
     TrainedBaseline,
-    check_number,
     margin_violations,
 )
 from mcfa_fast.config import Task

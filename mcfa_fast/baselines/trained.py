@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mcfa_fast.baselines.base import Baseline, TrainingData
+from mcfa_fast.baselines.checks import check_number
 
-__all__ = ["Compatibility", "Problem", "TrainedBaseline", "check_number", "margin_violations"]
+__all__ = ["Compatibility", "Problem", "TrainedBaseline", "margin_violations"]
 
 _NOT_OF_TRAINING = ("task", "calibration", "epochs")
 
@@ -163,13 +163,3 @@ def margin_violations(scores: Tensor, labels: Tensor, margins: Tensor | float = 
     true = labels[:, None]
     violations = torch.relu(scores - scores.gather(1, true) + margins)
     return violations.scatter(1, true, 0.0)
-
-
-def check_number(name: str, value: Any, *, whole: bool = False, zero: bool = False) -> None:
-    """Raises ValueError unless `value` is a finite number above 0 (or 0, with `zero`)."""
-    kind = Integral if whole else Real
-    valid = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    if not (valid and (value > 0 or (zero and value == 0))):
-        expected = "an integer" if whole else "a finite number"
-        bound = "0 or more" if zero else "above 0"
-        raise ValueError(f"{name}: expected {expected} {bound}, got {value!r}")
