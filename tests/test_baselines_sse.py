@@ -143,6 +143,21 @@ def test_thresholds_start_at_the_class_means():
     np.testing.assert_allclose(baseline.module_.thresholds.detach().numpy(), means, atol=1e-6)
 
 
+def test_thresholds_take_steps_on_the_scale_of_the_features():
+    """They have no gradient in the first step, from weights of zero, so that Adam's second step is
+    0.1 / (1 - 0.9²) / sqrt(0.001 / (1 - 0.999²)) = 0.744 of the learning rate, for every entry.
+    """
+    features, labels = planted_images(SEEN)
+    rows = len(labels)
+    baseline = SSE(epochs=2, batch_size=rows, learning_rate=0.01)
+    baseline.fit(features, labels, planted_semantics())
+    prepared = baseline.preparation_.apply(features)
+    means = np.stack([prepared[labels == label].mean(axis=0) for label in SEEN])
+    moved = np.abs(baseline.module_.thresholds.detach().numpy() - means)
+    scale = np.sqrt(np.square(prepared).mean())
+    np.testing.assert_allclose(moved.max(), 0.744 * 0.01 * scale, rtol=1e-2)
+
+
 @pytest.mark.parametrize("name", ["smoothing", "penalty"])
 @pytest.mark.parametrize("value", [-0.1, float("nan"), None])
 def test_rejects_weights(name, value):
