@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.models import MCFA, MCFALoss, MCFALosses
@@ -153,21 +152,32 @@ def test_class_numbers_may_have_gaps():
     assert trainer.history[-1]["vtos"] < 1.2 * np.log(3)
 
 
-def test_steps_do_not_wait_for_the_device():
-    class Waits(TorchDispatchMode):
-        count = 0
+def test_warmups_change_the_weights_of_each_epoch():
+    warmups = {"kl_warmup": (0, 2), "alignment_warmup": (2, 3)}
+    config = MCFAConfig(**SMALL | {"epochs": 4}, **warmups)
+    trainer = Trainer(config, *make_data())
+    trainer.fit()
+    for losses, (kl, alignment) in zip(
+        trainer.history, [(0.5, 0), (1, 0), (1, 1), (1, 1)], strict=True
+    ):
+        weighted = (
+            losses["reconstruction"]
+            + kl * losses["kl"]
+            + 10 * losses["cross_reconstruction"]
+            + alignment * losses["alignment"]
+            + 100 * losses["vtov"]
+            + 100 * losses["vtos"]
+            + 10 * losses["stov"]
+        )
+        assert losses["total"] == pytest.approx(weighted, rel=1e-6)
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            self.count += "_local_scalar_dense" in str(func) or "nonzero" in str(func)
-            return func(*args, **(kwargs or {}))
 
-    trainer = Trainer(CONFIG, *make_data())
-    (batch, *_) = trainer._sampler
-    with Waits() as waits:
-        torch.ones(1).item()
-        assert waits.count == 1
-        trainer._step(batch)
-    assert waits.count == 1
+@pytest.mark.parametrize("rule, factor", [("none", 1), ("sqrt", 0.8), ("linear", 0.64)])
+def test_learning_rate_scales_with_the_batch(rule, factor):
+    config = MCFAConfig(**SMALL, sampler="batch", batch_size=16, learning_rate_scaling=rule)
+    trainer = Trainer(config, *make_data())
+    (group,) = trainer._optimizer.param_groups
+    assert group["lr"] == pytest.approx(factor * config.learning_rate)
 
 
 # Arguments

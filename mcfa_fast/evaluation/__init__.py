@@ -1,6 +1,11 @@
 """How good a classifier is."""
 
-from mcfa_fast.evaluation.curve import OperatingPoint, SeenUnseenCurve, seen_unseen_curve
+from mcfa_fast.evaluation.curve import (
+    OperatingPoint,
+    SeenUnseenCurve,
+    best_calibration,
+    seen_unseen_curve,
+)
 from mcfa_fast.evaluation.evaluate import Evaluable, Evaluation, GeneralizedResult, evaluate
 from mcfa_fast.evaluation.metrics import (
     ClassResult,
@@ -17,6 +22,7 @@ __all__ = [
     "GeneralizedResult",
     "OperatingPoint",
     "SeenUnseenCurve",
+    "best_calibration",
     "class_table",
     "confusion",
     "evaluate",

@@ -1,11 +1,13 @@
 """The model: a visual and a semantic VAE that share one latent space."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mcfa_fast.config import MCFAConfig
+from mcfa_fast.models.chunks import in_chunks
 from mcfa_fast.models.scaling import MinMaxScaler
 from mcfa_fast.models.vae import VAE
 
@@ -152,15 +154,19 @@ class MCFA(nn.Module):
                 f"labels: expected one per row of features [{features.shape[0]}], "
                 f"got {list(labels.shape)}"
             )
-        visual_mean, visual_logvar = self.visual.encode(features)
-        semantic_mean, semantic_logvar = self.semantic.encode(semantics)
+        visual_mean, visual_logvar = self._by_rows(self.visual.encode, features)
+        semantic_mean, semantic_logvar = self._by_rows(self.semantic.encode, semantics)
         visual_latents = self.sample(visual_mean, visual_logvar, generator)
         semantic_latents = self.sample(semantic_mean, semantic_logvar, generator)
         # Both kinds of latents pass each decoder together: half the calls, forward and backward.
         latents = torch.cat([visual_latents, semantic_latents])
         sizes = [len(visual_latents), len(semantic_latents)]
-        visual_reconstruction, visual_from_semantic = self.visual.decode(latents).split(sizes)
-        semantic_from_visual, semantic_reconstruction = self.semantic.decode(latents).split(sizes)
+        visual_reconstruction, visual_from_semantic = self._by_rows(
+            self.visual.decode, latents
+        ).split(sizes)
+        semantic_from_visual, semantic_reconstruction = self._by_rows(
+            self.semantic.decode, latents
+        ).split(sizes)
         return MCFAOutput(
             features=features,
             semantics=semantics,
@@ -176,3 +182,7 @@ class MCFA(nn.Module):
             visual_from_semantic=visual_from_semantic,
             semantic_from_visual=semantic_from_visual,
         )
+
+    def _by_rows(self, function: Callable[[Tensor], Any], rows: Tensor) -> Any:
+        chunk_size = self.config.chunk_size
+        return function(rows) if chunk_size is None else in_chunks(function, rows, chunk_size)

@@ -10,7 +10,43 @@ from mcfa_fast import functional
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.models.mcfa import MCFAOutput
 
-__all__ = ["MCFALoss", "MCFALosses"]
+__all__ = ["LossWeights", "MCFALoss", "MCFALosses"]
+
+
+class LossWeights(NamedTuple):
+    """What each term counts in the total; own reconstruction counts once."""
+
+    kl: float
+    cross_reconstruction: float
+    alignment: float
+    vtov: float
+    vtos: float
+    stov: float
+
+    @classmethod
+    def of(cls, config: MCFAConfig, epoch: int | None = None) -> "LossWeights":
+        """The weights in an epoch, counted from 1, or those that hold once warm-ups are over.
+
+        During a warm-up from ``first`` to ``last`` a weight is multiplied by
+        ``(epoch - first) / (last - first)``; before it, by 0.
+
+        Example:
+            >>> config = MCFAConfig(alignment_weight=8.0, alignment_warmup=(10, 20))
+            >>> [LossWeights.of(config, epoch).alignment for epoch in (10, 15, 20, 21)]
+            [0.0, 4.0, 8.0, 8.0]
+        """
+        warmups = {
+            "kl": config.kl_warmup,
+            "cross_reconstruction": config.cross_reconstruction_warmup,
+            "alignment": config.alignment_warmup,
+        }
+        weights = {}
+        for name in cls._fields:
+            weights[name] = getattr(config, f"{name}_weight")
+            if epoch is not None and warmups.get(name) is not None:
+                first, last = warmups[name]
+                weights[name] *= min(1.0, max(0.0, (epoch - first) / (last - first)))
+        return cls(**weights)
 
 
 class MCFALosses(NamedTuple):
@@ -62,21 +98,17 @@ class MCFALoss(nn.Module):
 
     def __init__(self, config: MCFAConfig) -> None:
         super().__init__()
-        self.kl_weight = config.kl_weight
-        self.cross_reconstruction_weight = config.cross_reconstruction_weight
-        self.alignment_weight = config.alignment_weight
-        self.vtov_weight = config.vtov_weight
-        self.vtos_weight = config.vtos_weight
-        self.stov_weight = config.stov_weight
+        self.weights = LossWeights.of(config)
         self.temperature = config.temperature
         self.positives = config.positives
         self.count_instances = config.class_weighting == "instances"
 
-    def forward(self, output: MCFAOutput) -> MCFALosses:
+    def forward(self, output: MCFAOutput, weights: LossWeights | None = None) -> MCFALosses:
         """The loss of one batch.
 
         Args:
             output: What the model returned for the batch.
+            weights: Used instead of the configuration's, as in an epoch of a warm-up.
 
         Raises:
             ValueError: If a label is not in 0..C-1 (as :mod:`mcfa_fast.functional` checks it).
@@ -113,14 +145,15 @@ class MCFALoss(nn.Module):
         ) + l1_loss(
             output.semantic_from_visual, embedding(labels, output.semantics), reduction="sum"
         )
+        weights = self.weights if weights is None else weights
         total = (
             reconstruction
-            + self.kl_weight * kl
-            + self.cross_reconstruction_weight * cross_reconstruction
-            + self.alignment_weight * alignment
-            + self.vtov_weight * vtov
-            + self.vtos_weight * vtos
-            + self.stov_weight * stov
+            + weights.kl * kl
+            + weights.cross_reconstruction * cross_reconstruction
+            + weights.alignment * alignment
+            + weights.vtov * vtov
+            + weights.vtos * vtos
+            + weights.stov * stov
         )
         return MCFALosses(
             total, reconstruction, kl, cross_reconstruction, alignment, vtov, vtos, stov
