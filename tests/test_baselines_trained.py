@@ -7,9 +7,13 @@ import pytest
 import torch
 from planted_data import SEEN, UNSEEN, planted_images, planted_semantics
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 from mcfa_fast.baselines import ALE, CMT, SJE, SSE, DeViSE, LatEm
 from mcfa_fast.baselines.trained import margin_violations
+from mcfa_fast.data import load
+from mcfa_fast.studies.methods import METHODS
+from mcfa_fast.studies.selection import select
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -138,9 +142,47 @@ def test_rejects_a_seed(baseline):
         fit(baseline.set_params(seed=-1))
 
 
-def test_says_when_a_training_diverges():
-    with pytest.raises(ValueError, match=r"learning_rate: the training diverged in epoch 1"):
-        fit(CMT(learning_rate=1e30))
+def test_a_training_that_diverges_warns_and_gives_no_finite_scores():
+    """So that it is seen by a user, and never chosen among others."""
+    with pytest.warns(ConvergenceWarning, match=r"learning_rate: expected less than 1e\+30"):
+        diverged = fit(CMT(learning_rate=1e30))
+    assert not np.isfinite(unseen_scores(diverged)).any()
+    grid = [{"learning_rate": 1e30}, {"learning_rate": 1e-2}]
+    with pytest.warns(ConvergenceWarning):
+        selection = select(CMT(), grid, *planted_images(SEEN), planted_semantics())
+    assert selection.parameters == grid[1]
+
+
+TRAINED = [name for name, method in METHODS.items() if method.group == "trained"]
+
+
+def test_every_trained_baseline_is_among_the_methods():
+    assert {METHODS[name].estimator for name in TRAINED} == {type(each) for each in BASELINES}
+    assert all(METHODS[name].estimator.method == name for name in TRAINED)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_grids(name):
+    """Small; in the order in which a path goes on; around the default, which is among them."""
+    method = METHODS[name]
+    assert len(method.settings) <= 6
+    assert list(method.grid)[-1] == "epochs"
+    assert list(method.grid["epochs"]) == sorted(method.grid["epochs"])
+    defaults = method.estimator().get_params()
+    assert {key: defaults[key] for key in method.grid} in method.settings
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_runs_as_a_method_of_a_comparison(name, tmp_path):
+    digits = load("digits")
+    (outcome,) = METHODS[name].run(digits, "7/3:0", "zsl", 3, device="cpu", folder=tmp_path)
+    chosen = {key: outcome.chosen[key] for key in METHODS[name].grid}
+    assert chosen in METHODS[name].settings
+    split = digits.split("7/3:0", generalized=False)
+    baseline = METHODS[name].estimator(seed=3, **chosen)
+    baseline.fit(digits.features[split.train], digits.labels[split.train], digits.semantics)
+    rows = split.test_unseen
+    assert outcome.evaluation.accuracy == baseline.score(digits.features[rows], digits.labels[rows])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

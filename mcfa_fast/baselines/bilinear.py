@@ -68,8 +68,8 @@ class BilinearBaseline(TrainedBaseline):
     def __init__(
         self,
         *,
-        epochs: int = 10,
-        learning_rate: float = 10.0,
+        epochs: int = 20,
+        learning_rate: float = 30.0,
         batch_size: int = 64,
         seed: int = 0,
         device: torch.device | str = "cpu",

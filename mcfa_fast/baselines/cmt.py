@@ -76,7 +76,7 @@ class CMT(TrainedBaseline):
         self,
         *,
         hidden_units: int = 100,
-        epochs: int = 10,
+        epochs: int = 5,
         learning_rate: float = 3e-3,
         batch_size: int = 128,
         seed: int = 0,

@@ -48,7 +48,7 @@ class LatEm(BilinearBaseline):
         *,
         maps: int = 2,
         epochs: int = 10,
-        learning_rate: float = 10.0,
+        learning_rate: float = 30.0,
         batch_size: int = 64,
         seed: int = 0,
         device: torch.device | str = "cpu",
