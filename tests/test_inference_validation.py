@@ -191,7 +191,8 @@ def test_classifier_trains_the_chosen_number_of_epochs(tmp_path):
     classifier.fit(IMAGES, LABELS, SEMANTICS)
     chosen = validate(settings, IMAGES, LABELS, SEMANTICS)
     assert classifier.validation_ == chosen
-    plain = MCFAClassifier(config("gzsl", epochs=chosen.epochs)).fit(IMAGES, LABELS, SEMANTICS)
+    plain = MCFAClassifier(config("gzsl", epochs=chosen.epochs), weight=chosen.weight)
+    plain.fit(IMAGES, LABELS, SEMANTICS)
     for method in METHODS:
         for one in (plain, classifier):
             one.set_params(method=method)
@@ -200,6 +201,7 @@ def test_classifier_trains_the_chosen_number_of_epochs(tmp_path):
             classifier.decision_function(IMAGES),
             plain.decision_function(IMAGES, calibration=chosen.calibration[method]),
         )
+    assert classifier.effective_weight == chosen.weight
     classifier.set_params(calibration=0.0)
     assert classifier.effective_calibration == 0
     classifier.set_params(calibration=None).save(tmp_path / "file")

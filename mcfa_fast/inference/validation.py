@@ -1,4 +1,4 @@
-"""Choosing the number of epochs, and the calibration, on seen classes held out of training."""
+"""Choosing epochs, calibrations, weights and thresholds on seen classes held out of training."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mcfa_fast.config import MCFAConfig
-from mcfa_fast.evaluation.curve import seen_unseen_curve
 from mcfa_fast.evaluation.metrics import mean_class_accuracy
-from mcfa_fast.inference.heads import METHODS, ClassifierHeads
+from mcfa_fast.inference.bulk import encode_means
+from mcfa_fast.inference.choices import HeldOutScores, Rejection
+from mcfa_fast.inference.heads import DEFAULT_WEIGHT, METHODS, ClassifierHeads
 from mcfa_fast.inference.latent_index import LatentIndex
-from mcfa_fast.inference.latents import class_latents, encode_images
+from mcfa_fast.inference.latents import class_latents
 from mcfa_fast.models.mcfa import MCFA
 from mcfa_fast.training.checkpoint import read_checkpoint, write_checkpoint
 from mcfa_fast.training.trainer import Trainer
@@ -36,12 +38,23 @@ class Validation:
         held_out: their class indices.
         calibration: for a generalized task, the calibration per method that maximises the harmonic
             mean on the fold; empty otherwise.
+        weight: share of the nearest class in the ensemble.
+        rejection: per method, how high the best scores of images on the fold are.
     """
 
     epochs: int
     accuracy: float
     held_out: tuple[int, ...]
     calibration: dict[str, float] = field(default_factory=dict)
+    weight: float = DEFAULT_WEIGHT
+    rejection: dict[str, Rejection] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Validation:
+        """What ``dataclasses.asdict`` was given."""
+        rejection = content.get("rejection", {})
+        rejection = {method: Rejection(**scores) for method, scores in rejection.items()}
+        return cls(**{**content, "rejection": rejection})
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +85,9 @@ def validate(
 
     `validation_classes` of the seen classes are held out (default: a fifth, but two at least, as
     one class is never mistaken for another). For a generalized task a fifth of the rows of each
-    other class is held out as well; both together are the test set on which the calibration of
-    either method is chosen, with the model of the chosen epoch.
+    other class is held out as well. On these rows, with the model of the chosen epoch, the
+    ensemble's weight is chosen, for a generalized task also the calibration of every method, and
+    the scores that rejection goes by are taken.
 
     Args:
         config: options of the run; `epochs` is the highest number of epochs that can be chosen.
@@ -113,16 +127,23 @@ def validate(
     )
     model = trainer.fit()
     best = max(trainer.history, key=lambda row: row[_METRIC])  # the first of equals
+    # A resumed run may not have seen its best epoch.
+    model.load_state_dict(best_weights or read_checkpoint(best_path, device))
+    scores = _scores(model, fold, generalized=config.task == "gzsl")
+    weight = scores.choose_weight()
     calibration = {}
-    if config.task == "gzsl":
-        # A resumed run may not have seen its best epoch.
-        model.load_state_dict(best_weights or read_checkpoint(best_path, device))
-        calibration = _calibrate(model, fold)
+    if scores.generalized:
+        calibration = {method: scores.calibration(method, weight) for method in METHODS}
     return Validation(
         epochs=int(best["epoch"]),
         accuracy=best[_METRIC],
         held_out=tuple(seen_classes[fold.held_out].tolist()),
         calibration=calibration,
+        weight=weight,
+        rejection={
+            method: scores.rejection(method, weight, calibration.get(method, 0.0))
+            for method in METHODS
+        },
     )
 
 
@@ -175,21 +196,25 @@ def _make_fold(
 def _nearest_accuracy(model: MCFA, fold: _Fold) -> float:
     index = LatentIndex(model.config.latent_features)
     index.add(class_latents(model, fold.semantics, fold.held_out, per_class=1).mean, fold.held_out)
-    _, nearest = index.search(encode_images(model, fold.unseen_features)[0], k=1)
+    _, nearest = index.search(encode_means(model, fold.unseen_features), k=1)
     return mean_class_accuracy(fold.unseen_labels, nearest[:, 0].numpy())
 
 
-def _calibrate(model: MCFA, fold: _Fold) -> dict[str, float]:
+def _scores(model: MCFA, fold: _Fold, *, generalized: bool) -> HeldOutScores:
     heads = ClassifierHeads.from_images(
         model, fold.train_features, fold.train_labels, fold.semantics, fold.held_out
     )
-    latents = torch.cat(
-        [encode_images(model, part)[0] for part in (fold.seen_features, fold.unseen_features)]
+    parts = [(fold.unseen_features, fold.unseen_labels)]
+    if generalized:
+        parts.insert(0, (fold.seen_features, fold.seen_labels))
+    latents = torch.cat([encode_means(model, features) for features, _ in parts])
+    classes = heads.softmax_classes
+    return HeldOutScores(
+        log_probabilities=heads.scores(latents, classes, "softmax"),
+        cosines=heads.scores(latents, classes, "nearest"),
+        sharpness=heads.sharpness,
+        labels=np.concatenate([labels for _, labels in parts]),
+        classes=classes.numpy(),
+        seen_classes=heads.seen_classes.numpy(),
+        generalized=generalized,
     )
-    labels = np.concatenate([fold.seen_labels, fold.unseen_labels])
-    chosen = {}
-    for method in METHODS:
-        scores = heads.scores(latents, heads.classes, method)
-        curve = seen_unseen_curve(scores, labels, heads.classes, heads.seen_classes)
-        chosen[method] = curve.best().calibration
-    return chosen
