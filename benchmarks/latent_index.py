@@ -10,6 +10,7 @@ search finds; throughput is set against brute force in plain PyTorch, timed in t
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import time
@@ -215,7 +216,10 @@ def main(
     content = json.dumps({"about": about, "records": records}, indent=1)
     (results / "latent_index.json").write_text(content + "\n")
     (results / "latent_index.md").write_text(page(records, about))
-    draw(records, results / "latent_index.svg")
+    if importlib.util.find_spec("matplotlib") is None:
+        print("No plot: matplotlib is not installed")
+    else:
+        draw(records, results / "latent_index.svg")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mcfa_fast.inference import exact
+from mcfa_fast.inference import exact, products
 from mcfa_fast.inference.products import linear
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,7 +21,7 @@ def narrow(monkeypatch):
     monkeypatch.setattr(exact, "_WIDE_ROWS", 7)
     monkeypatch.setattr(exact, "_WIDE_COLUMNS", 256)
     monkeypatch.setattr(exact, "_GROUP", 8)
-    monkeypatch.setattr(exact, "_SCAN_QUERIES", 0)
+    monkeypatch.setattr(exact, "_SCAN", 0)
 
 
 @pytest.mark.parametrize("l2", [False, True])
@@ -64,7 +64,8 @@ def test_no_queries():
 
 
 @pytest.mark.parametrize("k", [1, 3, 9])
-def test_top_columns_equals_topk_with_equal_values(k):
+def test_top_columns_equals_topk_with_equal_values(k, monkeypatch):
+    monkeypatch.setattr(exact, "_MANY_ROWS", 0)
     scores = normal(50, 30).round()
     wanted = scores.topk(k, dim=1).values
     values, columns = exact.top_columns(scores.clone(), k)
@@ -77,6 +78,7 @@ def test_top_columns_equals_topk_with_equal_values(k):
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("mode", ["onednn", "plain", "float64", "strided", "no bias"])
 def test_linear_equals_pytorchs(rows, relu, mode, monkeypatch):
+    monkeypatch.setattr(products, "_FEWEST_MULTIPLICATIONS", 0)
     if mode == "plain":
         monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     x, weight, bias = normal(rows, 33), normal(20, 33, seed=1), normal(20, seed=2)
@@ -92,3 +94,10 @@ def test_linear_equals_pytorchs(rows, relu, mode, monkeypatch):
     torch.testing.assert_close(
         result.double(), wanted.relu() if relu else wanted, atol=1e-5, rtol=0
     )
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_large_products_go_to_onednn(monkeypatch):
+    """Not to PyTorch's own call, which would be correct, but slow."""
+    monkeypatch.setattr(F, "linear", lambda *_: pytest.fail("PyTorch's own call"))
+    assert linear(normal(64, 256), normal(64, 256, seed=1)).shape == (64, 64)

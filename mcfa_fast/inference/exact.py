@@ -11,15 +11,16 @@ from mcfa_fast.inference.products import linear
 
 __all__ = ["ExactSearch", "top_columns"]
 
-# Measured on two AVX-512 cores, D = 64; FAISS scans without a matrix product, which is better for
-# few queries only, and only where the scan is short.
-_SCAN_QUERIES, _SCAN_PRODUCTS = 4, 2**17
+# Measured on two AVX-512 cores, D = 64: FAISS scans without a matrix product, on one thread, which
+# is faster for a single query among so many vectors.
+_SCAN = 2**17
 
 _BLOCK = 2**20  # floats of a block of products
 _WIDE = 2**16  # vectors from which on a block holds a part of them only
 _WIDE_ROWS, _WIDE_COLUMNS = 512, 4096
 _GROUP = 64  # columns that one maximum stands for
-_MOST_PASSES = 8
+# For many short rows, k passes of the vectorised maximum are faster than PyTorch's topk.
+_MOST_PASSES, _SHORT_ROW, _MANY_ROWS = 8, 128, 512
 _GATHERED = 2**22  # floats of gathered vectors
 
 
@@ -64,18 +65,22 @@ class ExactSearch:
             metric = faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT
             scores, rows = faiss.knn(queries.numpy(), self._given.numpy(), k, metric)
             return torch.from_numpy(scores), torch.from_numpy(rows)
-        scores = queries.new_empty(len(queries), k)
-        rows = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
         is_wide = width > _WIDE and k * _GROUP <= width // _GROUP
+        find = self._among_many if is_wide else self._among_all
         step = _WIDE_ROWS if is_wide else max(_BLOCK // width, 16)
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            block = queries[part] - self._centre if l2 else queries[part]
-            find = self._among_many if is_wide else self._among_all
-            scores[part], rows[part] = find(block, k)
+        if len(queries) <= step:
+            scores, rows = find(queries, k)
+        else:
+            scores = queries.new_empty(len(queries), k)
+            rows = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
+            for start in range(0, len(queries), step):
+                part = slice(start, start + step)
+                scores[part], rows[part] = find(queries[part], k)
         return _distances(queries, self._given, rows) if l2 else (scores, rows)
 
     def _among_all(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        if self._centre is not None:
+            queries = queries - self._centre
         return top_columns(linear(queries, self._vectors, self._bias), k)
 
     def _among_many(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -84,6 +89,8 @@ class ExactSearch:
         An entry that is among the k largest belongs to a group whose maximum is, so all other
         groups can be left out after one cheap pass over the products, while they are in cache.
         """
+        if self._centre is not None:
+            queries = queries - self._centre
         rows = _members(self._group_maxima(queries).topk(k, dim=1).indices, len(self._vectors))
         past = rows >= len(self._vectors)  # padding of the last block
         rows[past] = 0
@@ -110,10 +117,12 @@ class ExactSearch:
 def top_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and columns [N, k] of every row's largest entries, largest first.
 
-    `scores` [N, C] may be overwritten. A few passes of the vectorised maximum are faster than
-    PyTorch's ``topk``, which sorts row by row.
+    `scores` [N, C] may be overwritten.
     """
-    if k > _MOST_PASSES:
+    if k == 1:
+        return scores.max(dim=1, keepdim=True)
+    rows, width = scores.shape
+    if k > _MOST_PASSES or width > _SHORT_ROW or rows < _MANY_ROWS:
         return scores.topk(k, dim=1)
     values, columns = [], []
     for rank in range(k):
@@ -126,11 +135,7 @@ def top_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _is_scan(queries: Tensor, width: int) -> bool:
-    return (
-        0 < len(queries) <= _SCAN_QUERIES
-        and len(queries) * width <= _SCAN_PRODUCTS
-        and queries.device.type == "cpu"
-    )
+    return len(queries) == 1 and width <= _SCAN and queries.device.type == "cpu"
 
 
 def _members(groups: Tensor, width: int) -> Tensor:

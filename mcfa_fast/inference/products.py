@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 __all__ = ["linear"]
 
-# Below this many rows, the kernel's own set-up costs more than it saves.
-_FEWEST_ROWS = 16
+# Below these, the kernel's own set-up costs more than it saves.
+_FEWEST_ROWS, _FEWEST_MULTIPLICATIONS = 2, 2**20
 
 
 def linear(
@@ -33,6 +33,7 @@ def linear(
     """
     if (
         len(rows) >= _FEWEST_ROWS
+        and len(rows) * weight.numel() >= _FEWEST_MULTIPLICATIONS
         and rows.dtype == torch.float32
         and rows.device.type == "cpu"
         and torch.backends.mkldnn.enabled

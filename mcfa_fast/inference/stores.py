@@ -69,7 +69,7 @@ class FlatStore:
         if self._search is None:
             self._search = ExactSearch(self.vectors.to(self.device), l2=self.l2)
         scores, rows = self._search(queries.to(self.device), k)
-        return scores.cpu(), self.ids[rows.cpu()]
+        return scores.cpu(), self._ids.take(rows.cpu())
 
     def contents(self) -> tuple[Tensor, Tensor]:
         """All vectors and ids."""

@@ -21,15 +21,17 @@ class Vectors:
         values: [N, D], contiguous; shares memory with the caller's tensor where that is possible.
         norms: their lengths [N].
         given: the rows as they were given, in main memory.
+        are_safe: whether products of all rows with unit vectors stay in range of float32.
     """
 
     values: Tensor
     norms: Tensor
     given: Tensor
+    are_safe: bool
 
     def unit(self) -> Tensor:
         """The rows divided by their lengths; zero rows stay zero."""
-        if self._are_safe():
+        if self.are_safe:
             return self.values / self.norms[:, None]
         # In float64 and scaled first, so that the length of a huge or tiny row is still exact.
         values = self.given.double()
@@ -39,17 +41,11 @@ class Vectors:
 
     def safe(self) -> Tensor:
         """Rows of the same directions whose products with unit vectors stay in range."""
-        return self.values if self._are_safe() else self.unit()
+        return self.values if self.are_safe else self.unit()
 
     def divide(self, products: Tensor) -> Tensor:
         """Cosines, of the products [N, J] of :meth:`safe` rows with unit vectors."""
-        return products / self.norms[:, None] if self._are_safe() else products
-
-    def _are_safe(self) -> bool:
-        if not len(self.norms):
-            return True
-        shortest, longest = torch.aminmax(self.norms)
-        return bool(shortest >= _SHORTEST) and bool(longest <= _LONGEST)
+        return products / self.norms.unsqueeze(1) if self.are_safe else products
 
 
 def as_vectors(name: str, values: Tensor, dim: int, *, any_length: bool) -> Vectors:
@@ -72,11 +68,14 @@ def as_vectors(name: str, values: Tensor, dim: int, *, any_length: bool) -> Vect
     given = values.detach().cpu()
     single = given.float().contiguous()
     norms = torch.linalg.vector_norm(single, dim=1)
-    # A finite length says that all values are; an infinite one may also be an overflow.
-    if not torch.isfinite(norms).all():
-        if not torch.isfinite(given if any_length else single).all():
-            raise ValueError(f"{name}: expected finite float32 values, got NaN or infinity")
-    return Vectors(single, norms, given)
+    are_safe = True
+    if len(norms):
+        shortest, longest = torch.aminmax(norms)
+        are_safe = shortest.item() >= _SHORTEST and longest.item() <= _LONGEST
+    # Lengths in that range say that all values are finite.
+    if not are_safe and not torch.isfinite(given if any_length else single).all():
+        raise ValueError(f"{name}: expected finite float32 values, got NaN or infinity")
+    return Vectors(single, norms, given, are_safe)
 
 
 def as_ids(ids: Tensor) -> Tensor:
