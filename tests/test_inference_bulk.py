@@ -36,13 +36,15 @@ def images(rows, offset=0.0, dtype=np.float32):
     return values.astype(dtype)
 
 
-def trained(offset=0.0):
+def trained(offset=0.0, **options):
     """A model with a fitted scaler and biases that are not 0."""
-    model = MCFA(FEATURES, 5, MCFAConfig(latent_features=6, visual_hidden=40))
+    options = {"visual_hidden": 40, **options}
+    model = MCFA(FEATURES, 5, MCFAConfig(latent_features=6, **options))
     model.scaler.fit(torch.from_numpy(images(300, offset)))
     generator = torch.Generator().manual_seed(0)
     for layer in (model.visual.encoder.hidden, model.visual.encoder.mean):
-        torch.nn.init.normal_(layer.bias, generator=generator)
+        if layer is not None:
+            torch.nn.init.normal_(layer.bias, generator=generator)
     return model
 
 
@@ -53,9 +55,11 @@ def exact_means(model, features):
 
 
 @pytest.mark.parametrize("offset", [0.0, 3.0, 1e4])  # the last is not folded
-def test_folded_encoder_is_as_exact_as_the_model(offset):
+@pytest.mark.parametrize("hidden", [40, None])
+@pytest.mark.parametrize("scaling", ["minmax", "unit", "none"])
+def test_folded_encoder_is_as_exact_as_the_model(offset, hidden, scaling):
     features = images(200, offset)
-    model = trained(offset)
+    model = trained(offset, visual_hidden=hidden, feature_scaling=scaling)
     plain = encode_images(model, features)[0].double()
     folded = MeanEncoder(model)(torch.from_numpy(features)).double()
     wanted = exact_means(model, features)
@@ -65,7 +69,7 @@ def test_folded_encoder_is_as_exact_as_the_model(offset):
 def test_large_offsets_would_lose_digits_if_folded(monkeypatch):
     """What the limit is for."""
     features, model = images(200, 1e4), trained(1e4)
-    monkeypatch.setattr(bulk, "_LARGEST_SHIFT", float("inf"))
+    monkeypatch.setattr(bulk, "_LARGEST_OFFSET", float("inf"))
     folded = MeanEncoder(model)(torch.from_numpy(features)).double()
     error = (folded - exact_means(model, features)).abs().max()
     assert error > 1e-4

@@ -158,7 +158,8 @@ def test_calibrations_maximise_the_harmonic_mean_of_the_best_epoch(script):
             (fold.seen_features, fold.seen_labels),
             (fold.unseen_features, fold.unseen_labels),
         ):
-            scores = heads.scores(encode_images(model, images)[0], torch.arange(10), method)
+            latents = encode_images(model, images)[0]
+            scores = heads.scores(latents, torch.arange(10), method, chosen.weight)
             scores[:, heads.seen_classes] -= calibration
             hits = scores.argmax(dim=1).numpy() == labels
             right.append(np.mean([hits[labels == c].mean() for c in np.unique(labels)]))

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../common/labels.h"
 #include "../common/reduce.h"
 #include "../common/simd.h"
 #include "op.h"
@@ -102,12 +103,7 @@ class Problem {
       }
     });
     if (labels) {
-      labels_ = labels->to(at::kLong).contiguous();
-      for (int64_t row = 0; row < rows_a(); ++row) {
-        if (row_of_b(row) < 0 || row_of_b(row) >= rows_b()) {
-          throw_label_out_of_range(row_of_b(row), row, rows_b());
-        }
-      }
+      labels_ = checked_labels(*labels, rows_b());
     }
   }
 

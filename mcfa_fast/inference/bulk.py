@@ -8,28 +8,31 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mcfa_fast.data.checks import check_features
 from mcfa_fast.data.chunks import row_chunks
 from mcfa_fast.inference.products import linear
 from mcfa_fast.models.mcfa import MCFA
+from mcfa_fast.models.scaling import UnitScaler
 
 __all__ = ["MeanEncoder", "encode_means", "latent_chunks"]
 
 _CHUNK = 2**19  # features of a chunk: 2 MiB, so that a chunk and its hidden units stay in cache
-# Scaled, no column's minimum may be further from 0 than this for the scaling to be folded into the
-# weights: the sum of the folded products is as much larger than the result, and so is its rounding.
-_LARGEST_SHIFT = 16.0
+# Scaled, no column's offset may be further from 0 than this for it to be folded into the bias: the
+# sum of the folded products is as much larger than the result, and so is its rounding.
+_LARGEST_OFFSET = 16.0
 
 
 class MeanEncoder:
     r"""The model's visual encoder without what the mean does not need, in two matrix products.
 
     :math:`\mu = W_2 \max(W_1 \operatorname{diag}(s)\, x + (b_1 - W_1 \operatorname{diag}(s)\, m),
-    0) + b_2`: min-max scaling :math:`s (x - m)` becomes part of the first layer's weights and bias,
+    0) + b_2`: the scaling :math:`s (x - m)` becomes part of the first layer's weights and bias,
     once; log-variances are not computed. Differs from :meth:`MCFA.encode_visual` by rounding only.
-    Where a column's minimum is far from 0 compared with its range, m is subtracted from the
-    features instead, as the sums would lose digits.
+    Where a column's offset m is far from 0 compared with its range, it is subtracted from the
+    features instead, as the sums would lose digits. Rows are brought to unit length first if the
+    model does so. A linear encoder takes one product.
 
     Args:
         model: trained model; later changes of its weights are not seen.
@@ -41,23 +44,29 @@ class MeanEncoder:
     @torch.no_grad()
     def __init__(self, model: MCFA) -> None:
         encoder, scaler = model.visual.encoder, model.scaler
-        weight = encoder.hidden.weight.double() * scaler.scale
-        bias = encoder.hidden.bias.double()
-        minimum = scaler.minimum
-        is_folded = bool((minimum * scaler.scale).abs().max() <= _LARGEST_SHIFT)
-        self._minimum = None if is_folded else minimum.clone()
+        first = encoder.mean if encoder.hidden is None else encoder.hidden
+        weight, bias = first.weight.double() * scaler.scale, first.bias.double()
+        is_folded = bool((scaler.offset * scaler.scale).abs().max() <= _LARGEST_OFFSET)
         if is_folded:
-            bias = bias - weight @ minimum.double()
-        dtype = encoder.hidden.weight.dtype
-        self._hidden = weight.to(dtype), bias.to(dtype)
-        self._mean = encoder.mean.weight.detach().clone(), encoder.mean.bias.detach().clone()
+            bias = bias - weight @ scaler.offset.double()
+        self._offset = None if is_folded else scaler.offset.clone()
+        self._unit = isinstance(scaler, UnitScaler)
+        dtype = first.weight.dtype
+        self._layers = [(weight.to(dtype), bias.to(dtype))]
+        if encoder.hidden is not None:
+            self._layers.append((encoder.mean.weight.clone(), encoder.mean.bias.clone()))
 
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:
         """Means [N, D] of raw features [N, F] in the model's type, both on its device."""
-        if self._minimum is not None:
-            features = features - self._minimum
-        return linear(linear(features, *self._hidden, relu=True), *self._mean)
+        if self._unit:
+            features = F.normalize(features, dim=1)
+        if self._offset is not None:
+            features = features - self._offset
+        *hidden, last = self._layers
+        for layer in hidden:
+            features = linear(features, *layer, relu=True)
+        return linear(features, *last)
 
 
 def latent_chunks(model: MCFA, features: np.ndarray) -> Iterator[tuple[slice, Tensor]]:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,18 @@ class RunFolder:
             )
 
 
-def fingerprint(**tensors: Tensor) -> dict[str, str]:
-    """A short text per tensor that changes with its shape, type or content."""
-    result = {}
-    for name, tensor in tensors.items():
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest = hashlib.sha256(memoryview(array).cast("B")).hexdigest()[:16]
-        result[name] = f"{array.dtype}{list(array.shape)} {digest}"
-    return result
+def fingerprint(rows: Iterable[Tensor]) -> str:
+    """A short text that changes with the shape, type or content of a tensor given in pieces.
+
+    Example:
+        >>> whole = torch.arange(6.0).view(3, 2)
+        >>> fingerprint([whole]) == fingerprint(whole.split(2))
+        True
+    """
+    digest, length, text = hashlib.sha256(), 0, ""
+    for piece in rows:
+        array = piece.detach().cpu().contiguous().numpy()
+        digest.update(memoryview(array).cast("B"))
+        length += len(array)
+        text = f"{array.dtype}{[length, *array.shape[1:]]}"
+    return f"{text} {digest.hexdigest()[:16]}"
