@@ -45,10 +45,10 @@ class Data(NamedTuple):
 
 
 def clustered(count: int, queries: int, generator: torch.Generator) -> Data:
-    """One centre for every hundred classes: centres N(0, I), classes N(centre, I)."""
+    """One centre for every hundred classes: centres N(0, I), classes N(centre, 0.5² I)."""
     centres = torch.randn(max(count // 100, 1), DIM, generator=generator)
     own = torch.randint(len(centres), (count,), generator=generator)
-    return _around(centres[own] + torch.randn(count, DIM, generator=generator), queries)
+    return _around(centres[own] + 0.5 * torch.randn(count, DIM, generator=generator), queries)
 
 
 def random(count: int, queries: int, generator: torch.Generator) -> Data:
@@ -57,10 +57,10 @@ def random(count: int, queries: int, generator: torch.Generator) -> Data:
 
 
 def _around(vectors: Tensor, queries: int) -> Data:
-    """Queries N(class, 0.5² I) of evenly spaced classes: latents of images."""
+    """Queries N(class, 0.25² I) of evenly spaced classes: latents of images."""
     chosen = vectors[torch.linspace(0, len(vectors) - 1, queries).long()]
     noise = torch.randn(chosen.shape, generator=torch.Generator().manual_seed(1))
-    return Data(normalize(vectors), normalize(chosen + 0.5 * noise))
+    return Data(normalize(vectors), normalize(chosen + 0.25 * noise))
 
 
 DATA = {"clustered": clustered, "random": random}
@@ -142,8 +142,8 @@ def page(records: list[dict[str, Any]], about: dict[str, Any]) -> str:
         f"{about['torch']}; written by `python benchmarks/latent_index.py` (load average before "
         f"the run: {load:.1f}). Brute force is the product of all similarities and `topk` in plain "
         "PyTorch, timed in the same rounds. *Clustered*: one centre N(0, I) for every hundred "
-        "classes, classes N(centre, I). *Random*: classes N(0, I). Queries: N(class, "
-        "0.5² I). The lengths of all are then made 1.",
+        "classes, classes N(centre, 0.5² I). *Random*: classes N(0, I). Queries: N(class, "
+        "0.25² I). The lengths of all are then made 1.",
         "",
         f"Fastest search with recall@{K} ≥ {RECALL} (target on the clustered set: ≥ "
         f"{SPEEDUP:.0f}× brute force):",
