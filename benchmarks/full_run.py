@@ -76,7 +76,8 @@ def main(
         "",
         f"AID, split {split}, the paper's ZSL preset: 50 epochs, classifiers, evaluation; "
         f"written by `benchmarks/full_run.py` on {about['machine']}, {threads} thread(s), "
-        f"mcfa_fast {about['version']} at {about['commit']}, PyTorch {about['torch']}. Means over {seeds} "
+        f"mcfa_fast {about['version']} at {about['commit']}, "
+        f"PyTorch {about['torch']}. Means over {seeds} "
         "seeds; accuracies with their standard deviation.",
         "",
         "| step | seconds | training | classifiers | evaluation | softmax % | nearest % |",
