@@ -9,28 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from cli_run import ONE_EPOCH, invoke
 
 import mcfa_fast as mf
-from mcfa_fast.cli import app
-
-ONE_EPOCH = ["--set", "epochs=1", "--set", "classifier_epochs=1"]
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    """A finished generalized run on digits."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    result = invoke("train", "--preset", "gzsl", *ONE_EPOCH, "--seed", "3", "--run-dir", folder)
-    assert result.exit_code == 0, result.output
-    return folder
 
 
 def test_train_leaves_a_whole_run_folder(run_dir):

@@ -36,8 +36,20 @@ class Method(str, Enum):
     nearest = "nearest"
 
 
+class ExportFormat(str, Enum):
+    torchscript = "torchscript"
+    export = "export"
+    onnx = "onnx"
+
+
 DataOption = Annotated[
     str, typer.Option(help="A dataset folder, an xlsa17 folder, the authors' folder, or 'digits'.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+MethodOption = Annotated[Method, typer.Option(help="Which classifier.")]
+CalibrationOption = Annotated[
+    Optional[float],
+    typer.Option(help="Subtract this from the scores of seen classes (calibrated stacking)."),
 ]
 FeaturesOption = Annotated[
     Optional[str], typer.Option(help="Which features of the folder, as 512 for features_512.npy.")
@@ -105,10 +117,21 @@ def read_source(run_dir: Path) -> dict[str, Any]:
         ) from None
 
 
-def load_classifier(run_dir: Path, device: str) -> mf.MCFAClassifier:
+def load_classifier(
+    run_dir: Path,
+    device: str = "cpu",
+    *,
+    method: Method | None = None,
+    calibration: float | None = None,
+) -> mf.MCFAClassifier:
     path = run_dir / "classifier.pt"
     if not path.exists():
         raise ValueError(
             f"{run_dir}: expected the folder of a finished run, but it has no {path.name}"
         )
-    return mf.MCFAClassifier.load(path, device=device)
+    classifier = mf.MCFAClassifier.load(path, device=device)
+    if method is not None:
+        classifier.set_params(method=method.value)
+    if calibration is not None:
+        classifier.set_params(calibration=calibration)
+    return classifier
