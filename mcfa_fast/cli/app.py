@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mcfa_fast.cli import demo, evaluate, export, info, predict, train
+from mcfa_fast.cli import add_class, demo, evaluate, export, info, predict, train
 
 app = typer.Typer(
     name="mcfa-fast",
@@ -20,6 +20,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     predict.predict,
+    add_class.add_class,
     export.export,
     info.info,
 ):
