@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mcfa_fast.cli import add_class, demo, evaluate, export, info, predict, train
+from mcfa_fast.cli import add_class, demo, evaluate, export, info, predict, serve, train
 
 app = typer.Typer(
     name="mcfa-fast",
@@ -22,6 +22,7 @@ for command in (
     predict.predict,
     add_class.add_class,
     export.export,
+    serve.serve,
     info.info,
 ):
     app.command()(command)
