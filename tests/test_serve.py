@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_defaults_are_the_classifiers_method_and_the_best_class(classifier):
     assert answer.content["classes"] == expected(classifier, IMAGES, "nearest", 1)[0]
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "u1", "i8"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", ">f4", "f8", "u1", "i8", ">u2"])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
 def test_kinds_of_npy_bodies(classifier, client, dtype, order, version):
@@ -126,12 +127,12 @@ def described(shape, descr="<f4"):
         (b"{", JSON, 400, "body: Invalid JSON"),
         (b"\xff\xfe", JSON, 400, "body: Invalid JSON"),
         (b"[" * 50_000, JSON, 400, "body: Invalid JSON"),
-        (b'{"features": [[' + b"9" * 50_000 + b"]]}", JSON, 422, "features.0.0"),
+        (b'{"features": [[' + b"9" * 50_000 + b"]]}", JSON, 400, "number out of range"),
         ([], JSON, 422, "body: "),
         ({}, JSON, 422, "features: Field required"),
         ({"features": [ROW], "feature": 1}, JSON, 422, "feature: Extra inputs"),
         ({"features": []}, JSON, 422, "features: List should have at least 1"),
-        ({"features": ROW}, JSON, 422, "features.0: Input should be a valid list"),
+        ({"features": ROW}, JSON, 422, "features.0: Input should be a valid array"),
         ({"features": [ROW, ROW[1:]]}, JSON, 422, "features.1: List should have at least 12"),
         ({"features": [[*ROW, 1]]}, JSON, 422, "features.0: List should have at most 12"),
         ({"features": [[*ROW[1:], "1"]]}, JSON, 422, "features.0.11: Input should be a valid num"),
@@ -146,21 +147,21 @@ def described(shape, descr="<f4"):
         ({"features": [ROW]}, {**JSON, "content-encoding": "gzip"}, 415, "got 'gzip'"),
         (b"", NPY, 400, "body: not a .npy file"),
         (b"nonsense", NPY, 400, "body: not a .npy file"),
-        (GOOD[:20], NPY, 400, "body: not a .npy file"),
+        (GOOD[:20], NPY, 400, "no header of a plain array"),
         (GOOD[:-1], NPY, 400, "not as long as its header says"),
         (GOOD + b"x", NPY, 400, "not as long as its header says"),
-        (header("__import__('os').abort()"), NPY, 400, "body: not a .npy file"),
-        (header("(" * 9_000), NPY, 400, "body: not a .npy file"),
+        (header("__import__('os').abort()"), NPY, 400, "no header of a plain array"),
+        (header("(" * 9_000), NPY, 400, "no header of a plain array"),
         (b"\x93NUMPY\x03\x00" + GOOD[8:], NPY, 400, "body: not a .npy file"),
         (described(f"({10**15}, 12)"), NPY, 413, "at most 100 rows"),
         (described(f"(2, {10**30})"), NPY, 422, "expected shape [N, 12]"),
-        (described("(-2, 12)"), NPY, 422, "expected shape [N, 12]"),
+        (described("(-2, 12)"), NPY, 400, "no header of a plain array"),
         (described("(0, 12)"), NPY, 422, "expected shape [N, 12]"),
-        (described("(24,)"), NPY, 422, "expected shape [N, 12], got [24]"),
-        (described("(1, 12)", "|O"), NPY, 422, "expected real numbers, got dtype |O"),
-        (npy(np.zeros((1, 12), "c8")), NPY, 422, "expected real numbers, got dtype <c8"),
-        (npy(np.zeros((1, 12), ">f4")), NPY, 422, "expected real numbers, got dtype >f4"),
-        (npy(np.zeros((1, 12), "S4")), NPY, 422, "expected real numbers, got dtype |S4"),
+        (described("(24,)"), NPY, 422, "expected shape [N, 12], got (24,)"),
+        (described("(1, 12)", "|O"), NPY, 422, "expected real numbers, got dtype '|O'"),
+        (npy(np.zeros((1, 12), "c8")), NPY, 422, "expected real numbers, got dtype '<c8'"),
+        (npy(np.zeros((1, 12), [("a", "f4")])), NPY, 400, "no header of a plain array"),
+        (npy(np.zeros((1, 12), "S4")), NPY, 422, "expected real numbers, got dtype '|S4'"),
         (npy(np.full((1, 12), np.nan)), NPY, 422, "features: NaN, infinite or too large"),
         (npy(np.full((1, 12), 1e300)), NPY, 422, "features: NaN, infinite or too large"),
         (npy(np.zeros((101, 12), "u1")), NPY, 413, "at most 100 rows, got 101"),
@@ -202,7 +203,7 @@ def test_a_body_larger_than_it_may_be_is_not_read(client):
             connection.sendall(b"2710\r\n" + b"[" * 10_000 + b"\r\n")
         assert read_answer(connection).status == 413
     with client.open(f"{request}content-length: {'9' * 5000}\r\n\r\n") as connection:
-        assert read_answer(connection).status in (400, 413)
+        assert connection.recv(100).startswith(b"HTTP/1.1 4")
     assert client.get("/health").status == 200
 
 
@@ -219,21 +220,28 @@ def test_a_body_that_does_not_come_is_not_waited_for(classifier):
         assert (answer.status, answer.content["detail"]) == (408, "body: not all here after 0.2 s")
 
 
+def eventually(condition):
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not come about within seconds")
+
+
 def test_clients_that_leave_and_more_requests_than_allowed(classifier):
     app = create_app(Service(classifier), Limits(pending=2))
     request = "POST /classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n"
     start = f"{request}content-length: {len(GOOD)}\r\n\r\n"
     with running(app) as client:
         waiting = [client.open(start) for _ in range(2)]
-        while client.post("/classify", GOOD, NPY).status != 503:
-            pass  # until both have been taken in
+        # Until both have been taken in.
+        eventually(lambda: client.post("/classify", GOOD, NPY).status == 503)
         assert client.get("/health").status == 200
         waiting[0].close()
         waiting[1].sendall(GOOD)
         assert read_answer(waiting[1]).status == 200
         waiting[1].close()
-        while client.post("/classify", GOOD, NPY).status != 200:
-            pass  # until the server has noticed
+        eventually(lambda: client.post("/classify", GOOD, NPY).status == 200)
 
 
 @settings(max_examples=300, deadline=None)

@@ -78,8 +78,7 @@ def serve(
             max_classes=limits.max_classes,
         )
         app = create_app(service, limits, allow_add=allow_add)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.create_server((host, port), family=family, backlog=2048) as listening:
+        with _listen(host, port) as listening:
             where = f"[{host}]" if ":" in host else host
             console.print(
                 f"{len(service.classes())} classes on http://{where}:{listening.getsockname()[1]}",
@@ -88,9 +87,17 @@ def serve(
                 soft_wrap=True,
             )
             config = uvicorn.Config(
-                app,
-                log_level="warning",
-                server_header=False,
-                timeout_graceful_shutdown=30,
+                app, log_level="warning", server_header=False, timeout_graceful_shutdown=30
             )
-            uvicorn.Server(config).run(sockets=[listening])
+            try:
+                uvicorn.Server(config).run(sockets=[listening])
+            except KeyboardInterrupt:
+                pass  # how uvicorn ends, after it has shut down
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(f"{host}:{port}: cannot listen there: {error}") from error

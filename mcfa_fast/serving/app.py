@@ -96,10 +96,13 @@ def create_app(
         new = parse_json(NewClass, body)
         if (new.vector is None) == (new.sentences is None):
             raise HTTPException(422, "body: expected either vector or sentences")
-        if new.sentences is not None and service.encoder is None:
+        sentences = new.sentences is not None
+        if sentences and service.encoder is None:
             raise HTTPException(422, "sentences: this service has no encoder; send a vector")
         try:
-            index = service.add_class(new.name, new.vector or new.sentences)
+            index = service.add_class(
+                new.name, new.sentences if sentences else new.vector, sentences=sentences
+            )
         except FileExistsError as error:
             raise HTTPException(409, str(error)) from None
         except ValueError as error:

@@ -89,8 +89,15 @@ class Service:
             for index in classifier.classes_.tolist()
         ]
 
-    def add_class(self, name: str, description: list[float] | list[str]) -> int:
-        """Add a class by its descriptor or sentences; requests go on with the old ones meanwhile.
+    def add_class(
+        self, name: str, description: list[float] | list[str], *, sentences: bool = False
+    ) -> int:
+        """Add a class; requests go on with the classes so far until it is there.
+
+        Args:
+            name: its name.
+            description: its descriptor or, with `sentences`, those for the encoder.
+            sentences: which of the two.
 
         Returns:
             Its index.
@@ -107,8 +114,8 @@ class Service:
                 raise FileExistsError(f"there are {self._max_classes} classes, the most allowed")
             changed = copy.copy(current)
             changed.heads_ = ClassifierHeads.from_state(current.heads_.state(), current.device)
-            texts = isinstance(description[0], str)
-            index = add_class(changed, name, description, encoder=self.encoder if texts else None)
+            encoder = self.encoder if sentences else None
+            index = add_class(changed, name, description, encoder=encoder)
             snapshot = _Snapshot.of(changed)
             if self._path is not None:
                 replace_saved(changed, self._path)
