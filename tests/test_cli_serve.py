@@ -1,5 +1,6 @@
 """``mcfa-fast serve`` as a process of its own, on a digits run of one epoch."""
 
+import http.client
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -158,6 +160,21 @@ def test_a_port_that_is_taken_is_named(run_dir):
         port = taken.getsockname()[1]
         result = invoke("serve", run_dir, "--port", port)
     assert result.exit_code == 1 and f"127.0.0.1:{port}" in result.stderr
+
+
+def test_answers_do_not_wait_for_acknowledgements(run_dir, started):
+    """Of which Linux sends the first after 40 ms, and without TCP_NODELAY the body waits for it."""
+    _, client = started(run_dir)
+    body = npy(np.zeros((1, 64)))
+    connection = http.client.HTTPConnection("127.0.0.1", client.port)
+    durations = []
+    for _ in range(60):
+        start = time.perf_counter()
+        connection.request("POST", "/classify", body, NPY)
+        connection.getresponse().read()
+        durations.append(time.perf_counter() - start)
+    connection.close()
+    assert min(durations) < 0.03
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn"])

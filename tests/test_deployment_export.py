@@ -231,10 +231,21 @@ def test_predictor_rejects(exported, features, message):
 def test_export_rejects(trained, tmp_path):
     with pytest.raises(ValueError, match=r"format: expected one of .* got 'pickle'"):
         mf.export_classifier(trained, tmp_path / "a", format="pickle")
-    with pytest.raises(ValueError, match=r"method: expected one of .* got 'forest'"):
+    with pytest.raises(ValueError, match="method: expected 'softmax' or 'nearest', got 'forest'"):
         mf.export_classifier(trained, tmp_path / "a", method="forest")
     with pytest.raises(NotFittedError):
         mf.export_classifier(mf.MCFAClassifier(), tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_classifier_that_computes_something_else_is_not_exported(trained, tmp_path, monkeypatch):
+    """As one of a later kind of nearest class might."""
+    scores = mf.MCFAClassifier.decision_function
+    monkeypatch.setattr(
+        mf.MCFAClassifier, "decision_function", lambda self, features: scores(self, features) * 1.01
+    )
+    with pytest.raises(ValueError, match="it does not compute what would be deployed"):
+        mf.export_classifier(trained, tmp_path / "a", method="nearest")
     assert list(tmp_path.iterdir()) == []
 
 

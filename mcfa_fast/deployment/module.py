@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mcfa_fast.inference.classifier import MCFAClassifier
-from mcfa_fast.inference.heads import METHODS
 from mcfa_fast.inference.latents import class_latents
 
 __all__ = ["DeployedClassifier"]
@@ -62,7 +61,8 @@ class DeployedClassifier(nn.Module):
 
     Raises:
         NotFittedError: before the classifier was fitted.
-        ValueError: on an unknown method.
+        ValueError: on another method, or when the classifier computes something else than this
+            module, by a check on some made-up features.
 
     Example:
         >>> from mcfa_fast import MCFAClassifier, MCFAConfig, data
@@ -86,8 +86,8 @@ class DeployedClassifier(nn.Module):
     def __init__(self, classifier: MCFAClassifier) -> None:
         super().__init__()
         check_is_fitted(classifier)
-        if classifier.method not in METHODS:
-            raise ValueError(f"method: expected one of {METHODS}, got {classifier.method!r}")
+        if classifier.method not in ("softmax", "nearest"):
+            raise ValueError(f"method: expected 'softmax' or 'nearest', got {classifier.method!r}")
         heads, classes = classifier.heads_, classifier.classes_
         encoder = heads.model.visual.encoder
         self.scaler = copy.deepcopy(heads.model.scaler).cpu()
@@ -105,6 +105,21 @@ class DeployedClassifier(nn.Module):
         self.features = classifier.n_features_in_
         self.class_names = [classifier.class_names_[index] for index in classes]
         self.eval().requires_grad_(False)
+        self._check(classifier)
+
+    @torch.jit.unused
+    def _check(self, classifier: MCFAClassifier) -> None:
+        """A classifier that this module does not compute must not be deployed by mistake."""
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.rand(64, self.features, generator=generator)
+        features = self.scaler.minimum + rows / self.scaler.scale
+        expected = torch.from_numpy(classifier.decision_function(features)).float()
+        got = self(features)
+        if not torch.allclose(got, expected, rtol=1e-3, atol=1e-3):
+            raise ValueError(
+                "classifier: it does not compute what would be deployed; scores differ by up to "
+                f"{float((got - expected).abs().max()):.3g}"
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores [N, K] of raw features [N, F], float32; the highest is the prediction.
