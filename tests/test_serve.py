@@ -207,6 +207,14 @@ def test_a_body_larger_than_it_may_be_is_not_read(client):
     assert client.get("/health").status == 200
 
 
+def test_answers_are_bounded_too(classifier):
+    with running(create_app(Service(classifier), Limits(max_results=72))) as client:
+        assert client.post("/classify?top=2", {"features": IMAGES.tolist()}).status == 200
+        answer = client.post("/classify?top=3", {"features": IMAGES.tolist()})
+        assert answer.status == 413 and "at most 72 classes over all rows, got 108" in str(answer)
+        assert client.post("/classify?top=999", {"features": IMAGES[:6].tolist()}).status == 200
+
+
 def test_chunked_bodies_are_read(classifier, client):
     body = (GOOD[start : start + 7] for start in range(0, len(GOOD), 7))
     assert client.post("/classify", body, NPY).status == 200

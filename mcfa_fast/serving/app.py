@@ -76,7 +76,12 @@ def create_app(
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
 
     def answer(body: bytes, kind: str, method: Method | None, top: int) -> bytes:
-        return json.dumps(service.classify(read_features(body, kind), method, top)).encode()
+        features = read_features(body, kind)
+        results = len(features) * min(top, len(service.classes()))
+        if results > limits.max_results:
+            detail = f"top: expected at most {limits.max_results} classes over all rows"
+            raise HTTPException(413, f"{detail}, got {results}")
+        return json.dumps(service.classify(features, method, top)).encode()
 
     @app.post("/classify", openapi_extra=_classify_body(service.features))
     async def classify(

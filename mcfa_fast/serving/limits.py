@@ -18,6 +18,7 @@ class Limits(BaseModel):
 
     max_bytes: int = Field(8 * 2**20, ge=1, description="Bytes of a request's body.")
     max_rows: int = Field(10_000, ge=1, description="Rows of features in a request.")
+    max_results: int = Field(100_000, ge=1, description="Classes in an answer, over all rows.")
     max_classes: int = Field(1_000, ge=1, description="Classes, after which none can be added.")
     pending: int = Field(32, ge=1, description="Requests at once; more are answered 503.")
     workers: int = Field(2, ge=1, description="Requests that are computed at once.")
