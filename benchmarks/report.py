@@ -14,6 +14,7 @@ Records = list[dict[str, Any]]
 
 PEERS = (
     peers.PLAIN,
+    peers.PLAIN_FUSED,
     peers.COMPILED,
     peers.METRIC_LEARNING,
     peers.LIGHTLY,
@@ -75,7 +76,7 @@ def _cases(records: Records) -> Table:
         seconds = record["seconds"]
         library = seconds[peers.LIBRARY]
         form = "in" if record.get("positives") == "in" else None
-        details = (record.get("loss"), record.get("sampler"), form)
+        details = (record.get("loss"), record.get("sampler"), record.get("mode"), form)
         kind = " ".join(filter(None, (record["job"], *details)))
         table.add_row(
             kind,

@@ -44,6 +44,26 @@ class AlignmentBatch(NamedTuple):
     """[N]"""
 
 
+class ReconstructionBatch(NamedTuple):
+    decoded: Tensor
+    """[N, D] from the instances' own latents"""
+    table: Tensor
+    """[C, D] from the classes' latents"""
+    features: Tensor
+    """[N, D]"""
+    labels: Tensor
+    """[N]"""
+
+
+class SamplingBatch(NamedTuple):
+    mean: Tensor
+    """[N, D]"""
+    logvar: Tensor
+    """[N, D]"""
+    noise: Tensor
+    """[N, D]"""
+
+
 # The paper's episodes (c·k = 5·5 and 5·10), a mid-size batch, and batches only fused losses like.
 EPISODE = Shape(25, 64, 5)
 LONG_EPISODE = Shape(50, 64, 5)
@@ -54,6 +74,9 @@ WIDE = Shape(8192, 512, 70)
 PAIRS = Shape(4096, 64, 2048)
 
 ALIGNMENT = (Shape(1024, 64, 70), Shape(65536, 64, 70))
+# D: the features that are reconstructed.
+RECONSTRUCTION = (Shape(25, 512, 5), Shape(1024, 512, 70), Shape(16384, 512, 70))
+SAMPLING = (Shape(25, 64, 5), *ALIGNMENT)
 INFERENCE = (Shape(1024, 64, 70), Shape(65536, 64, 70), Shape(65536, 64, 1000))
 
 # Contenders that form N×N matrices run up to here.
@@ -85,6 +108,23 @@ def alignment_batch(shape: Shape) -> AlignmentBatch:
         for rows in (shape.n, shape.n, shape.c, shape.c)
     ]
     return AlignmentBatch(*latents, torch.arange(shape.n) % shape.c)
+
+
+def reconstruction_batch(shape: Shape) -> ReconstructionBatch:
+    """Features and their reconstructions drawn from normal distributions."""
+    generator = torch.Generator().manual_seed(0)
+    decoded, table, features = (
+        torch.randn(rows, shape.d, generator=generator) for rows in (shape.n, shape.c, shape.n)
+    )
+    labels = torch.arange(shape.n) % shape.c
+    return ReconstructionBatch(decoded.requires_grad_(), table.requires_grad_(), features, labels)
+
+
+def sampling_batch(shape: Shape) -> SamplingBatch:
+    """Means, log-variances and noise drawn from normal distributions."""
+    generator = torch.Generator().manual_seed(0)
+    mean, logvar, noise = torch.randn(3, shape.n, shape.d, generator=generator)
+    return SamplingBatch(mean.requires_grad_(), logvar.requires_grad_(), noise)
 
 
 def in_double(batch):

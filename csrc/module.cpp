@@ -1,7 +1,15 @@
-// The Python extension module mcfa_fast._C. Importing it registers the operators (library.cpp and the
-// files of each operator); Python itself only asks how it was built.
+// The Python extension module mcfa_fast._C. Importing it registers the operators (library.cpp and the files of each
+// operator), which Python calls through torch.ops; bound here are how it was built and the training loops.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
+
+#include "training/softmax.h"
+#include "training/step.h"
+
+namespace py = pybind11;
 
 namespace {
 
@@ -16,10 +24,10 @@ const char* simd_level() {
 #endif
 }
 
-pybind11::dict build_info() {
-  pybind11::dict info;
+py::dict build_info() {
+  py::dict info;
   info["torch"] = TORCH_VERSION;
-  #ifdef __clang__
+#ifdef __clang__
   info["compiler"] = __VERSION__;
 #else
   info["compiler"] = "GCC " __VERSION__;
@@ -34,7 +42,7 @@ pybind11::dict build_info() {
   info["cuda"] = MCFA_CUDA_VERSION;
   info["cuda_architectures"] = MCFA_CUDA_ARCHITECTURES;
 #else
-  info["cuda"] = pybind11::none();
+  info["cuda"] = py::none();
 #endif
   return info;
 }
@@ -43,5 +51,27 @@ pybind11::dict build_info() {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled operators of mcfa_fast; see mcfa_fast.functional.";
+  using mcfa_fast::LossWeights;
+  using mcfa_fast::TrainingStep;
+  py::class_<LossWeights>(m, "LossWeights", "What each term counts in the total.")
+      .def(
+          py::init<double, double, double, double, double, double, double>(), py::kw_only(),
+          py::arg("reconstruction"), py::arg("kl"), py::arg("cross_reconstruction"), py::arg("alignment"), py::arg("vtov"), py::arg("vtos"), py::arg("stov"));
+  py::class_<TrainingStep>(m, "TrainingStep", "One training step of MCFA on the CPU; see mcfa_fast.training.step.")
+      .def(
+          py::init([](const std::vector<at::Tensor>& parameters, double temperature, std::string positives,
+                      double scale_power, bool noise_per_row, bool count_instances) {
+            return TrainingStep(
+                parameters, {temperature, std::move(positives), scale_power, noise_per_row, count_instances});
+          }),
+          py::arg("parameters"), py::kw_only(), py::arg("temperature"), py::arg("positives"), py::arg("scale_power"),
+          py::arg("noise_per_row"), py::arg("count_instances"))
+      .def("run", torch::wrap_pybind_function_no_gil(&TrainingStep::run));
+  using mcfa_fast::SoftmaxTraining;
+  py::class_<SoftmaxTraining>(m, "SoftmaxTraining", "Training of a linear softmax classifier by Adam.")
+      .def(
+          py::init<const at::Tensor&, const at::Tensor&, double, double, double>(), py::arg("weight"), py::arg("bias"),
+          py::kw_only(), py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"))
+      .def("epoch", torch::wrap_pybind_function_no_gil(&SoftmaxTraining::epoch));
   m.def("build_info", &build_info, "How the extension was built, and the SIMD level it runs with here.");
 }

@@ -14,6 +14,7 @@ from mcfa_fast.inference import LatentIndex, MCFAClassifier
 from mcfa_fast.losses import (
     ContrastiveLosses,
     KLDivergence,
+    L1Reconstruction,
     StoVLoss,
     VtoSLoss,
     VtoVLoss,
@@ -28,6 +29,7 @@ __all__ = [
     "MCFA",
     "ContrastiveLosses",
     "KLDivergence",
+    "L1Reconstruction",
     "LatentIndex",
     "MCFAClassifier",
     "MCFAConfig",

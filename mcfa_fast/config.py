@@ -6,7 +6,7 @@ import hashlib
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = ["MCFAConfig", "Task"]
 
@@ -37,6 +37,8 @@ _TASK_OPTIONS: dict[str, dict[str, Any]] = {
         "unseen_latents": 400,
     },
 }
+
+_PAPER_BATCH = 25  # instances, for zero-shot classification
 
 # What the authors' public code does otherwise than the paper's equations say.
 _REFERENCE_OPTIONS: dict[str, Any] = {
@@ -87,6 +89,9 @@ class MCFAConfig(BaseModel):
     )
 
     # Objective
+    reconstruction_weight: float = Field(
+        1.0, ge=0, description="Weight of each modality's own reconstruction (Eq. 1)."
+    )
     cross_reconstruction_weight: float = Field(
         10.0, ge=0, description="Weight λ1 of the cross-modal reconstruction (Eq. 2)."
     )
@@ -105,12 +110,24 @@ class MCFAConfig(BaseModel):
     kl_weight: float = Field(
         1.0, ge=0, description="Weight of the KL divergence to the unit Gaussian (Eq. 1)."
     )
+    kl_warmup: tuple[int, int] | None = Field(
+        None,
+        description="Epochs over which the KL weight grows linearly from 0 to its value, as "
+        "(first, last). None: constant.",
+    )
+    cross_reconstruction_warmup: tuple[int, int] | None = Field(
+        None, description="The same for λ1."
+    )
+    alignment_warmup: tuple[int, int] | None = Field(None, description="The same for λ2.")
     temperature: float = Field(
         2.0, ge=1e-3, le=1e3, description="Temperature τ of the contrastive losses."
     )
     positives: Literal["out", "in"] = Field(
         "out",
         description="Mean over positives outside the logarithm (Eqs. 4 and 6) or inside it.",
+    )
+    contrast: Literal["samples", "means"] = Field(
+        "samples", description="Compare sampled latents, or the means, in the contrastive losses."
     )
     class_weighting: Literal["instances", "rows"] = Field(
         "instances",
@@ -120,19 +137,35 @@ class MCFAConfig(BaseModel):
 
     # Model
     latent_features: int = Field(64, ge=1, description="Dimensions of the latent space.")
-    visual_hidden: int = Field(512, ge=1, description="Hidden units of the visual VAE's layers.")
-    semantic_hidden: int = Field(
-        256, ge=1, description="Hidden units of the semantic VAE's layers."
+    visual_hidden: int | None = Field(
+        512,
+        ge=1,
+        description="Hidden units of the visual VAE's layers. None: encoder and decoder are one "
+        "linear map each.",
     )
+    semantic_hidden: int | None = Field(256, ge=1, description="The same of the semantic VAE.")
+    visual_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the visual encoder's inputs that each training step sets to 0.",
+    )
+    semantic_dropout: float = Field(0.0, ge=0, lt=1, description="The same of the descriptors.")
     sampling_scale: Literal["std", "variance"] = Field(
         "std", description="Scale of the sampling noise: exp(logvar / 2) or exp(logvar)."
     )
     noise: Literal["element", "row"] = Field(
         "element", description="One noise value per latent element, or one per row shared by all."
     )
-    feature_scaling: Literal["minmax", "none"] = Field(
+    feature_scaling: Literal["minmax", "unit", "none"] = Field(
         "minmax",
-        description="Scale visual features to 0..1 over the training rows (no clipping), or not.",
+        description="Scale visual features to 0..1 over the training rows (no clipping), or to "
+        "unit length and centred, or not.",
+    )
+    semantic_scaling: Literal["unit", "none"] = Field(
+        "none",
+        description="Scale descriptors to unit length, centred over the classes with training "
+        "rows, or not.",
     )
 
     # Training
@@ -161,6 +194,20 @@ class MCFAConfig(BaseModel):
     )
     epochs: int = Field(50, ge=1, description="Passes over the training set.")
     learning_rate: float = Field(1.5e-4, gt=0, description="Adam's step size for the VAEs.")
+    learning_rate_scaling: Literal["none", "sqrt", "linear"] = Field(
+        "none",
+        description="Multiply learning_rate by (batch / 25), by its square root or not at all, "
+        "where 25 is the paper's batch for zero-shot classification.",
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="Compute in float32, or in bf16 where autocast sees fit."
+    )
+    chunk_size: int | None = Field(
+        None,
+        ge=1,
+        description="Rows that pass an encoder or decoder at a time; each chunk is computed again "
+        "for its gradients, which are those of the whole batch. None: all at once.",
+    )
     selection: Literal["last", "validation", "test"] = Field(
         "last",
         description="Which epoch to keep: the last; the best on held-out seen classes; or the best "
@@ -203,6 +250,13 @@ class MCFAConfig(BaseModel):
                 "allowed only with mode='reference'. Use selection='last' or 'validation'."
             )
         return self
+
+    @field_validator("kl_warmup", "cross_reconstruction_warmup", "alignment_warmup")
+    @classmethod
+    def _check_warmup(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError(f"expected epochs (first, last) with 0 <= first < last, got {value}")
+        return value
 
     @classmethod
     def paper(cls, task: Task = "zsl", **overrides: Any) -> MCFAConfig:
@@ -253,6 +307,23 @@ class MCFAConfig(BaseModel):
             7
         """
         return type(self)(**{**self.model_dump(), **changes})
+
+    def batch_rows(self, training_rows: int) -> int:
+        """Instances in a full batch when there are ``training_rows`` rows to train on."""
+        if self.sampler == "episodic":
+            return self.classes_per_batch * self.instances_per_class
+        return min(self.batch_size or training_rows, training_rows)
+
+    def scaled_learning_rate(self, training_rows: int) -> float:
+        """Adam's step size after ``learning_rate_scaling``, for so many training rows.
+
+        Example:
+            >>> config = MCFAConfig(sampler="batch", batch_size=400, learning_rate_scaling="sqrt")
+            >>> config.scaled_learning_rate(8000) / config.learning_rate
+            4.0
+        """
+        power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[self.learning_rate_scaling]
+        return self.learning_rate * (self.batch_rows(training_rows) / _PAPER_BATCH) ** power
 
     def generator(self, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
         """A new random generator for one purpose, independent of every other ``stream``.

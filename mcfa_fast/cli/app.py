@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from mcfa_fast.cli import add_class, demo, evaluate, export, info, predict, serve, train
+from mcfa_fast.cli import (
+    add_class,
+    benchmark,
+    demo,
+    evaluate,
+    export,
+    info,
+    predict,
+    serve,
+    train,
+)
 
 app = typer.Typer(
     name="mcfa-fast",
@@ -23,6 +33,7 @@ for command in (
     add_class.add_class,
     export.export,
     serve.serve,
+    benchmark.benchmark,
     info.info,
 ):
     app.command()(command)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mcfa_fast._extension import load
+
 __all__ = ["SoftmaxClassifier"]
 
 
@@ -80,8 +82,10 @@ class SoftmaxClassifier(nn.Module):
         Raises:
             ValueError: when `draw` gives no latents or other numbers of latents and labels.
         """
-        optimizer = torch.optim.Adam(
-            self.parameters(), lr=learning_rate, betas=(0.5, 0.999), fused=True
+        for parameter in self.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        training = load().SoftmaxTraining(
+            *self.parameters(), learning_rate=learning_rate, beta1=0.5, beta2=0.999
         )
         order = torch.empty(0, dtype=torch.int64)
         best_value, best_weights = float("-inf"), None
@@ -101,14 +105,7 @@ class SoftmaxClassifier(nn.Module):
                 while len(order) < taken:
                     order = torch.cat([order, torch.randperm(rows, generator=generator)])
             epoch_rows, order = order[:taken], order[taken:]
-            # Gathered and cut at once: the loop over small batches is bound by its overhead.
-            batches = zip(
-                latents[epoch_rows].split(size), labels[epoch_rows].split(size), strict=True
-            )
-            for batch, targets in batches:
-                optimizer.zero_grad()
-                F.cross_entropy(self.linear(batch), targets).backward()
-                optimizer.step()
+            training.epoch(latents[epoch_rows], labels[epoch_rows], size)
             if monitor is not None:
                 value = monitor(epoch, self)
                 if value > best_value:

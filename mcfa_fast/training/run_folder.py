@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mcfa_fast.training.checkpoint import (
     write_checkpoint,
 )
 
-__all__ = ["RunFolder", "fingerprint"]
+__all__ = ["RunFolder", "claim", "fingerprint"]
 
 
 class RunFolder:
@@ -44,8 +45,8 @@ class RunFolder:
         self._path = path
         self._checkpoint = path / "checkpoint.pt"
         path.mkdir(parents=True, exist_ok=True)
-        self._claim("config.json", config.model_dump(mode="json"))
-        self._claim("inputs.json", inputs)
+        claim(path / "config.json", config.model_dump(mode="json"))
+        claim(path / "inputs.json", inputs)
         self._events = None
 
     def start(self, device: torch.device) -> dict[str, Any] | None:
@@ -90,35 +91,48 @@ class RunFolder:
             self._path / "metrics.csv", lambda file: file.write(text.getvalue().encode())
         )
 
-    def _claim(self, name: str, content: dict[str, Any]) -> None:
-        path = self._path / name
-        if not path.exists():
-            text = json.dumps(content, indent=2) + "\n"
-            write_atomically(path, lambda file: file.write(text.encode()))
-            return
-        try:
-            found = json.loads(path.read_bytes())
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise CheckpointError(f"{path}: damaged, not the JSON object that a run writes")
-        differences = [
-            f"{key} was {found.get(key)!r} and is {content.get(key)!r}"
-            for key in sorted(found.keys() | content.keys())
-            if found.get(key) != content.get(key)
-        ]
-        if differences:
-            raise ValueError(
-                f"{self._path}: this folder belongs to a different run ({'; '.join(differences)}). "
-                "Choose another folder, or delete this one to train anew."
-            )
+
+def claim(path: Path, content: dict[str, Any]) -> None:
+    """Makes `path` a JSON file that says what its folder is for, or checks that it says so.
+
+    Raises:
+        ValueError: If the file says something else; it names the differences.
+        CheckpointError: If the file is damaged.
+    """
+    if not path.exists():
+        text = json.dumps(content, indent=2) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
+        return
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: damaged, not the JSON object that a run writes")
+    differences = [
+        f"{key} was {found.get(key)!r} and is {content.get(key)!r}"
+        for key in sorted(found.keys() | content.keys())
+        if found.get(key) != content.get(key)
+    ]
+    if differences:
+        raise ValueError(
+            f"{path.parent}: this folder belongs to a different run ({'; '.join(differences)}). "
+            "Choose another folder, or delete this one to train anew."
+        )
 
 
-def fingerprint(**tensors: Tensor) -> dict[str, str]:
-    """A short text per tensor that changes with its shape, type or content."""
-    result = {}
-    for name, tensor in tensors.items():
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest = hashlib.sha256(memoryview(array).cast("B")).hexdigest()[:16]
-        result[name] = f"{array.dtype}{list(array.shape)} {digest}"
-    return result
+def fingerprint(rows: Iterable[Tensor]) -> str:
+    """A short text that changes with the shape, type or content of a tensor given in pieces.
+
+    Example:
+        >>> whole = torch.arange(6.0).view(3, 2)
+        >>> fingerprint([whole]) == fingerprint(whole.split(2))
+        True
+    """
+    digest, length, text = hashlib.sha256(), 0, ""
+    for piece in rows:
+        array = piece.detach().cpu().contiguous().numpy()
+        digest.update(memoryview(array).cast("B"))
+        length += len(array)
+        text = f"{array.dtype}{[length, *array.shape[1:]]}"
+    return f"{text} {digest.hexdigest()[:16]}"

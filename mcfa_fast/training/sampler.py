@@ -13,6 +13,8 @@ from mcfa_fast.config import MCFAConfig
 
 __all__ = ["Batch", "BatchSampler", "EpisodicSampler", "make_sampler"]
 
+_DRAWS_PER_BLOCK = 2**20  # random numbers held at once: 4 MiB
+
 
 class Batch(NamedTuple):
     """Rows of the training set and the classes that they are compared with."""
@@ -86,6 +88,9 @@ class EpisodicSampler:
         self._c = classes_per_batch
         self._k = instances_per_class
         self._steps = math.ceil(len(labels) / (classes_per_batch * instances_per_class))
+        # Positions are drawn by ranking one random number per row that a class may give.
+        self._width = int(self._usable.min() if shared_offsets else self._usable.max())
+        self._block = max(1, _DRAWS_PER_BLOCK // (classes_per_batch * self._width))
         local = torch.arange(classes_per_batch).repeat_interleave(instances_per_class)
         self._labels = local.to(self._device)
 
@@ -93,24 +98,33 @@ class EpisodicSampler:
         return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
-        for _ in range(self._steps):
-            chosen = torch.randperm(len(self._classes), generator=self._generator)[: self._c]
-            limits = self._usable.min()[None] if self._shared else self._usable[chosen]
-            offsets = self._draw_offsets(limits)
-            rows = self._order[(self._starts[chosen, None] + offsets).flatten()]
-            yield Batch(
-                rows.to(self._device, non_blocking=True),
-                self._classes[chosen].to(self._device, non_blocking=True),
-                self._labels,
-            )
+        for start in range(0, self._steps, self._block):
+            rows, classes = self._draw(min(self._block, self._steps - start))
+            # A block crosses to the device at once; its batches are views.
+            rows = rows.to(self._device, non_blocking=True)
+            classes = classes.to(self._device, non_blocking=True)
+            for pair in zip(rows.unbind(), classes.unbind(), strict=True):
+                yield Batch(*pair, self._labels)
+
+    def _draw(self, episodes: int) -> tuple[Tensor, Tensor]:
+        """Rows [episodes, c k] and class numbers [episodes, c] of so many episodes."""
+        keys = torch.rand(episodes, len(self._classes), generator=self._generator)
+        chosen = keys.topk(self._c).indices
+        if self._shared:
+            limits = self._usable.min().expand(episodes, 1)
+        else:
+            limits = self._usable[chosen]
+        rows = self._starts[chosen].unsqueeze(2) + self._draw_offsets(limits)
+        return self._order[rows.flatten(1)], self._classes[chosen]
 
     def _draw_offsets(self, limits: Tensor) -> Tensor:
-        """k distinct positions [len(limits), k] below each limit; repeated where k exceeds it."""
-        width = int(limits.max())
-        keys = torch.rand(len(limits), width, generator=self._generator)
-        keys.masked_fill_(torch.arange(width) >= limits[:, None], -1.0)
-        distinct = keys.topk(min(self._k, width), dim=1).indices
-        return distinct.gather(1, torch.arange(self._k) % limits.clamp(max=self._k)[:, None])
+        """k distinct positions [..., k] below each of ``limits`` [...]; repeated if k is more."""
+        limits = limits.unsqueeze(-1)
+        keys = torch.rand(*limits.shape[:-1], self._width, generator=self._generator)
+        keys.masked_fill_(torch.arange(self._width) >= limits, -1.0)
+        distinct = keys.topk(min(self._k, self._width)).indices
+        repeats = torch.arange(self._k) % limits.clamp(max=self._k)
+        return distinct.gather(-1, repeats)
 
 
 class BatchSampler:

@@ -15,10 +15,14 @@ from torch import Tensor
 
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.models.mcfa import MCFA
-from mcfa_fast.models.objective import MCFALoss, MCFALosses
+from mcfa_fast.models.objective import LossWeights, MCFALosses
+from mcfa_fast.training.features import place
+from mcfa_fast.training.inputs import check_training_data
+from mcfa_fast.training.optimizer import FusedAdam
 from mcfa_fast.training.progress import epoch_progress
 from mcfa_fast.training.run_folder import RunFolder, fingerprint
-from mcfa_fast.training.sampler import Batch, make_sampler
+from mcfa_fast.training.sampler import make_sampler
+from mcfa_fast.training.step import StepInput, make_step
 
 __all__ = ["Trainer"]
 
@@ -42,6 +46,9 @@ class Trainer:
         run_dir: Folder for ``config.json``, ``checkpoint.pt``, ``metrics.csv`` and TensorBoard
             events; None writes nothing.
         progress: Show a progress bar.
+        resident: Whether all features are brought to the device before training (True) or each
+            batch is read from a memory-mapped array while the one before it is computed (False).
+            None does the former if they fit in half of the free memory.
         on_epoch_end: Called as ``on_epoch_end(epoch, model)`` after each epoch, counted from 1;
             the numbers it returns by name are recorded with the epoch. It must not change the
             model.
@@ -78,15 +85,20 @@ class Trainer:
         device: torch.device | str = "cpu",
         run_dir: str | os.PathLike[str] | None = None,
         progress: bool = False,
+        resident: bool | None = None,
         on_epoch_end: EpochHook | None = None,
     ) -> None:
         self.config = config
         self._device = torch.device(device)
-        raw, labels, semantics = _check_data(features, labels, semantics)
+        raw, labels, semantics = check_training_data(features, labels, semantics)
         inputs = {}
         if run_dir is not None:
-            inputs = fingerprint(features=raw, labels=labels, semantics=semantics)
-            inputs["device"] = self._device.type
+            inputs = {
+                "features": fingerprint(raw.chunks()),
+                "labels": fingerprint([labels]),
+                "semantics": fingerprint([semantics]),
+                "device": self._device.type,
+            }
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._inputs = inputs
         self._progress = progress
@@ -94,18 +106,18 @@ class Trainer:
 
         self.history = []
         self.model = MCFA(raw.shape[1], semantics.shape[1], config)
-        if config.feature_scaling == "minmax":
-            self.model.scaler.fit(raw)
-        self._features = self.model.scaler(raw).to(self._device)
-        self._semantics = semantics.to(self._device)
+        self.model.scaler.fit(raw.chunks())
+        self.model.semantic_scaler.fit(semantics[labels.unique()])
+        self._features = place(raw, self.model.scaler, self._device, resident)
+        self._semantics = self.model.semantic_scaler(semantics).to(self._device)
         self.model.to(self._device)
-        self._objective = MCFALoss(config)
-        self._optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=config.learning_rate, amsgrad=True, fused=True
+        self._optimizer = FusedAdam(
+            self.model.parameters(), config.scaled_learning_rate(len(labels))
         )
         self._sampler_generator = config.generator("sampler")
         self._noise_generator = config.generator("noise", self._device)
         self._sampler = make_sampler(config, labels, self._sampler_generator, self._device)
+        self._step = make_step(config, self.model, self._optimizer, self._noise_generator)
 
     def fit(self) -> MCFA:
         """Trains until ``config.epochs`` epochs are done, and returns the model.
@@ -139,8 +151,10 @@ class Trainer:
         self.model.train()
         sums = torch.zeros(len(MCFALosses._fields), dtype=torch.float64, device=self._device)
         instances = 0
-        for batch in self._sampler:
-            sums += torch.stack(self._step(batch)).detach()
+        weights = LossWeights.of(self.config, epoch)
+        for batch, features in self._features.batches(self._sampler):
+            semantics = self._semantics.index_select(0, batch.classes)
+            sums += self._step(StepInput(features, semantics, batch.labels), weights)
             instances += len(batch.rows)
         # The epoch's only wait for the device.
         losses = dict(zip(MCFALosses._fields, (sums / instances).tolist(), strict=True))
@@ -153,19 +167,6 @@ class Trainer:
         extra = self._call_hook(epoch)
         seconds = time.perf_counter() - started
         return {"epoch": epoch, **losses, **extra, "seconds": seconds}
-
-    def _step(self, batch: Batch) -> MCFALosses:
-        output = self.model(
-            self._features.index_select(0, batch.rows),
-            self._semantics.index_select(0, batch.classes),
-            batch.labels,
-            self._noise_generator,
-        )
-        losses = self._objective(output)
-        self._optimizer.zero_grad()
-        losses.total.backward()
-        self._optimizer.step()
-        return losses
 
     def _call_hook(self, epoch: int) -> dict[str, float]:
         if self._on_epoch_end is None:
@@ -193,50 +194,3 @@ class Trainer:
         self._sampler_generator.set_state(state["sampler_generator"].cpu())
         self._noise_generator.set_state(state["noise_generator"].cpu())
         self.history = list(state["history"])
-
-
-def _check_data(features: Any, labels: Any, semantics: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The data as float32, int64 and float32 CPU tensors."""
-    features = _matrix("features", features)
-    semantics = _matrix("semantics", semantics)
-    labels = _tensor("labels", labels)
-    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
-        raise TypeError(f"labels: expected integers, got {labels.dtype}")
-    labels = labels.to("cpu", torch.int64)
-    if labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"labels: expected one per row of features [{len(features)}], got {list(labels.shape)}"
-        )
-    lowest, highest = labels.aminmax()
-    if lowest < 0 or highest >= len(semantics):
-        raise ValueError(
-            f"labels: expected 0..{len(semantics) - 1} (one row of semantics each), "
-            f"got {lowest}..{highest}"
-        )
-    return features, labels, semantics
-
-
-def _matrix(name: str, values: Any) -> Tensor:
-    tensor = _tensor(name, values)
-    if tensor.dtype.is_complex or tensor.dtype == torch.bool:
-        raise TypeError(f"{name}: expected real numbers, got {tensor.dtype}")
-    if tensor.ndim != 2 or 0 in tensor.shape:
-        raise ValueError(f"{name}: expected a non-empty matrix, got shape {list(tensor.shape)}")
-    tensor = tensor.to("cpu", torch.float32)
-    finite = tensor.isfinite().all(1)
-    if not finite.all():
-        row = int(finite.logical_not().nonzero()[0])
-        raise ValueError(f"{name}: row {row} has a value that is not finite (in float32)")
-    return tensor
-
-
-def _tensor(name: str, values: Any) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach()
-    array = np.asarray(values)
-    if array.dtype.kind not in "biufc":
-        raise TypeError(f"{name}: expected numbers, got {array.dtype}")
-    # A tensor cannot share the memory of an array that is read-only or has unusual strides.
-    if not (array.flags.writeable and array.flags.c_contiguous and array.dtype.isnative):
-        array = array.astype(array.dtype.newbyteorder("="), order="C")
-    return torch.from_numpy(array)

@@ -1,0 +1,181 @@
+#include "step.h"
+
+#include <ATen/ATen.h>
+
+#include <tuple>
+#include <utility>
+
+#include "../alignment/op.h"
+#include "../common/dispatch.h"
+#include "../common/labels.h"
+#include "../contrastive/op.h"
+#include "terms.h"
+
+namespace mcfa_fast {
+
+using at::Tensor;
+
+namespace {
+
+using Optional = std::optional<Tensor>;
+
+ContrastiveForward contrastive_forward(
+    const Tensor& visual, const Optional& semantic, const Tensor& labels, const Tensor& temperature,
+    std::string_view positives) {
+  using Signature = ContrastiveForward(
+      const Tensor&, const Optional&, const Tensor&, const Tensor&, bool, bool, bool, std::string_view,
+      std::string_view, bool, int64_t);
+  static const auto handle = operator_handle<Signature>("contrastive_forward");
+  return handle.call(visual, semantic, labels, temperature, true, true, true, positives, "sum", true, -100);
+}
+
+ContrastiveBackward contrastive_backward(
+    const Tensor& grad_vtov, const Tensor& grad_vtos, const Tensor& grad_stov, const Tensor& visual,
+    const Optional& semantic, const Tensor& labels, const Tensor& temperature, const ContrastiveForward& forward,
+    std::string_view positives) {
+  using Signature = ContrastiveBackward(
+      const Optional&, const Optional&, const Optional&, const Tensor&, const Optional&, const Tensor&, const Tensor&,
+      const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::string_view, std::string_view, bool, int64_t);
+  static const auto handle = operator_handle<Signature>("contrastive_backward");
+  return handle.call(
+      grad_vtov, grad_vtos, grad_stov, visual, semantic, labels, temperature, std::get<3>(forward),
+      std::get<4>(forward), std::get<5>(forward), std::get<6>(forward), positives, "sum", true, -100);
+}
+
+WassersteinForward wasserstein_forward(
+    const Tensor& mean_a, const Tensor& logvar_a, const Tensor& mean_b, const Tensor& logvar_b,
+    const Optional& labels) {
+  using Signature = WassersteinForward(
+      const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Optional&, std::string_view);
+  static const auto handle = operator_handle<Signature>("wasserstein_forward");
+  return handle.call(mean_a, logvar_a, mean_b, logvar_b, labels, "sum");
+}
+
+WassersteinBackward wasserstein_backward(
+    const Tensor& grad, const Tensor& distance, const Tensor& mean_a, const Tensor& logvar_a, const Tensor& mean_b,
+    const Tensor& logvar_b, const Optional& labels) {
+  using Signature = WassersteinBackward(
+      const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Optional&,
+      std::string_view);
+  static const auto handle = operator_handle<Signature>("wasserstein_backward");
+  return handle.call(grad, distance, mean_a, logvar_a, mean_b, logvar_b, labels, "sum");
+}
+
+// Layers of one VAE are 10 tensors: three of the encoder's, two of the decoder's, weight and bias each.
+constexpr size_t kPerEncoder = 6;
+constexpr size_t kPerVAE = 10;
+
+std::vector<Tensor> part(const std::vector<Tensor>& parameters, size_t begin, size_t end) {
+  TORCH_CHECK_VALUE(
+      parameters.size() == 2 * kPerVAE, "expected ", 2 * kPerVAE, " `parameters`, but got ", parameters.size());
+  return {parameters.begin() + begin, parameters.begin() + end};
+}
+
+void check_batch(const Tensor& tensor, const char* name, const Tensor& like) {
+  check_matrix(tensor, name, "[rows, features]");
+  check_same_dtype(tensor, name, like, "parameters");
+  check_same_device(tensor, name, like, "parameters");
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), "expected `", name, "` to be contiguous");
+}
+
+}  // namespace
+
+TrainingStep::TrainingStep(const std::vector<Tensor>& parameters, StepOptions options)
+    : options_(std::move(options)),
+      type_(parameters.at(0).options().requires_grad(false)),
+      visual_encoder_(part(parameters, 0, kPerEncoder)),
+      visual_decoder_(part(parameters, kPerEncoder, kPerVAE)),
+      semantic_encoder_(part(parameters, kPerVAE, kPerVAE + kPerEncoder)),
+      semantic_decoder_(part(parameters, kPerVAE + kPerEncoder, 2 * kPerVAE)),
+      temperature_(at::full({}, options_.temperature, at::kDouble)),
+      latents_(at::empty({0}, type_)),
+      grad_latents_(at::empty({0}, type_)) {}
+
+Tensor TrainingStep::run(
+    const Tensor& features, const Tensor& semantics, const Tensor& any_labels, const LossWeights& weights,
+    const at::Generator& generator) {
+  check_batch(features, "features", latents_);
+  check_batch(semantics, "semantics", latents_);
+  check_labels(any_labels, features, "features");
+  const Tensor labels = checked_labels(any_labels, semantics.size(0));
+  at::AutoDispatchBelowADInplaceOrView no_autograd;
+  const int64_t instances = features.size(0);
+  const int64_t classes = semantics.size(0);
+  const int64_t all = instances + classes;
+  const double power = options_.scale_power;
+  const Tensor class_weights = count_classes(labels, classes);
+
+  const auto [visual_mean, visual_logvar] = visual_encoder_.forward(features);
+  const auto [semantic_mean, semantic_logvar] = semantic_encoder_.forward(semantics);
+  const int64_t width = visual_mean.size(1);
+  const Tensor visual_noise = draw_noise(instances, generator);
+  const Tensor semantic_noise = draw_noise(classes, generator);
+  // Instances first, then classes: both pass each decoder together.
+  const Tensor& latents = resized(latents_, {all, width});
+  const Tensor visual = latents.narrow(0, 0, instances);
+  const Tensor semantic = latents.narrow(0, instances, classes);
+  sample_latents(visual_mean, visual_logvar, visual_noise, power, visual);
+  sample_latents(semantic_mean, semantic_logvar, semantic_noise, power, semantic);
+
+  const auto scalar = [&](double value) { return at::full({}, value, type_); };
+  const auto contrastive = contrastive_forward(visual, semantic, labels, temperature_, options_.positives);
+  const auto [grad_visual, grad_semantic, grad_temperature] = contrastive_backward(
+      scalar(weights.vtov), scalar(weights.vtos), scalar(weights.stov), visual, semantic, labels, temperature_, contrastive,
+      options_.positives);
+  const Tensor& grad_latents = resized(grad_latents_, {all, width});
+  grad_latents.narrow(0, 0, instances).copy_(grad_visual);
+  grad_latents.narrow(0, instances, classes).copy_(grad_semantic);
+
+  const Tensor& decoded_visual = visual_decoder_.forward(latents);
+  const auto visual_error =
+      visual_reconstruction_(
+      decoded_visual, features, labels, weights.reconstruction, weights.cross_reconstruction);
+  visual_decoder_.backward(decoded_visual, latents, grad_latents);
+  const Tensor& decoded_semantic = semantic_decoder_.forward(latents);
+  const auto semantic_error =
+      semantic_reconstruction_(
+      decoded_semantic, semantics, labels, class_weights, weights.reconstruction, weights.cross_reconstruction);
+  semantic_decoder_.backward(decoded_semantic, latents, grad_latents);
+
+  const auto [alignment, distance] =
+      wasserstein_forward(visual_mean, visual_logvar, semantic_mean, semantic_logvar, labels);
+  const auto [grad_visual_mean, grad_visual_logvar, grad_semantic_mean, grad_semantic_logvar] = wasserstein_backward(
+      scalar(weights.alignment), distance, visual_mean, visual_logvar, semantic_mean, semantic_logvar, labels);
+  const double kl = latent_gradients_(
+                        visual_mean, visual_logvar, visual_noise, power, grad_latents.narrow(0, 0, instances),
+                        Tensor(), weights.kl, grad_visual_mean, grad_visual_logvar) +
+                    latent_gradients_(
+                        semantic_mean, semantic_logvar, semantic_noise, power,
+                        grad_latents.narrow(0, instances, classes), class_weights, weights.kl,
+                        grad_semantic_mean, grad_semantic_logvar);
+  visual_encoder_.backward(grad_visual_mean, grad_visual_logvar, features);
+  semantic_encoder_.backward(grad_semantic_mean, grad_semantic_logvar, semantics);
+
+  const double reconstruction = visual_error.own + semantic_error.own;
+  const double cross = visual_error.cross + semantic_error.cross;
+  const double aligned = alignment.item<double>();
+  const double vtov = std::get<0>(contrastive).item<double>();
+  const double vtos = std::get<1>(contrastive).item<double>();
+  const double stov = std::get<2>(contrastive).item<double>();
+  const double total = weights.reconstruction * reconstruction + weights.kl * kl +
+      weights.cross_reconstruction * cross + weights.alignment * aligned + weights.vtov * vtov + weights.vtos * vtos +
+      weights.stov * stov;
+  return at::tensor({total, reconstruction, kl, cross, aligned, vtov, vtos, stov}, at::kDouble);
+}
+
+Tensor TrainingStep::draw_noise(int64_t rows, const at::Generator& generator) const {
+  const int64_t columns = options_.noise_per_row ? 1 : visual_encoder_.latent_features();
+  return at::randn({rows, columns}, generator, type_);
+}
+
+// How often the own terms of each class count [C].
+Tensor TrainingStep::count_classes(const Tensor& labels, int64_t classes) const {
+  std::vector<int64_t> counts(classes, 0);
+  const int64_t* label = labels.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < labels.size(0); ++i) {
+    counts[label[i]] = options_.count_instances ? counts[label[i]] + 1 : 1;
+  }
+  return at::tensor(counts, type_.dtype(at::kLong)).to(type_.dtype());
+}
+
+}  // namespace mcfa_fast
