@@ -78,6 +78,17 @@ def test_export_file_is_bitwise_the_eager_module(classifier, files):
     assert np.array_equal(program(torch.from_numpy(TEST_IMAGES)).numpy(), expected)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("scaling", ["unit", "none"])
+def test_every_scaling_is_part_of_the_file(tmp_path, scaling, format):
+    """The other tests have the default, "minmax"."""
+    classifier = mf.MCFAClassifier(config("gzsl", epochs=2, feature_scaling=scaling))
+    classifier.fit(IMAGES, LABELS, make_semantics()[:NEW])
+    mf.export_classifier(classifier, tmp_path / "file", format=format)
+    scores = mf.load_exported(tmp_path / "file").scores(TEST_IMAGES)
+    np.testing.assert_allclose(scores, classifier.decision_function(TEST_IMAGES), atol=2e-6)
+
+
 @pytest.mark.parametrize("rows", [1, 120])
 def test_every_format_gives_the_scores_of_the_classifier(classifier, exported, rows):
     predictor = mf.load_exported(exported[0])

@@ -112,7 +112,7 @@ class DeployedClassifier(nn.Module):
         """A classifier that this module does not compute must not be deployed by mistake."""
         generator = torch.Generator().manual_seed(0)
         rows = torch.rand(64, self.features, generator=generator)
-        features = self.scaler.minimum + rows / self.scaler.scale
+        features = self.scaler.offset + rows / self.scaler.scale
         expected = torch.from_numpy(classifier.decision_function(features)).float()
         got = self(features)
         if not torch.allclose(got, expected, rtol=1e-3, atol=1e-3):
