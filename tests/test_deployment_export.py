@@ -89,6 +89,18 @@ def test_every_scaling_is_part_of_the_file(tmp_path, scaling, format):
     np.testing.assert_allclose(scores, classifier.decision_function(TEST_IMAGES), atol=2e-6)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("method", ["nearest", "ensemble"])
+def test_image_prototypes_and_the_ensembles_weight_are_part_of_the_file(tmp_path, method, format):
+    options = {"image_prototypes": True, "epochs": 2}
+    classifier = mf.MCFAClassifier(config("gzsl", **options), method=method, weight=0.8)
+    classifier.fit(IMAGES, LABELS, make_semantics()[:NEW])
+    assert len(classifier.heads_.class_vectors()[0]) == NEW + len(SEEN)
+    mf.export_classifier(classifier, tmp_path / "file", format=format)
+    scores = mf.load_exported(tmp_path / "file").scores(TEST_IMAGES)
+    np.testing.assert_allclose(scores, classifier.decision_function(TEST_IMAGES), atol=3e-6)
+
+
 @pytest.mark.parametrize("rows", [1, 120])
 def test_every_format_gives_the_scores_of_the_classifier(classifier, exported, rows):
     predictor = mf.load_exported(exported[0])
@@ -242,7 +254,7 @@ def test_predictor_rejects(exported, features, message):
 def test_export_rejects(trained, tmp_path):
     with pytest.raises(ValueError, match=r"format: expected one of .* got 'pickle'"):
         mf.export_classifier(trained, tmp_path / "a", format="pickle")
-    with pytest.raises(ValueError, match="method: expected 'softmax' or 'nearest', got 'forest'"):
+    with pytest.raises(ValueError, match=r"method: expected one of .* got 'forest'"):
         mf.export_classifier(trained, tmp_path / "a", method="forest")
     with pytest.raises(NotFittedError):
         mf.export_classifier(mf.MCFAClassifier(), tmp_path / "a")

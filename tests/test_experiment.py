@@ -179,6 +179,7 @@ def test_reference_reports_the_best_test_epoch_and_says_so(task, tmp_path):
 
     assert OPTIMISTIC == "optimistic: best test epoch"
     assert results["softmax"].note == OPTIMISTIC and OPTIMISTIC in str(results["softmax"])
+    assert results["ensemble"].note == OPTIMISTIC  # the same softmax is a part of it
     assert results["nearest"].note == ""
     stored = json.loads((tmp_path / "results.json").read_text())["results"]
     assert stored["softmax"]["note"] == OPTIMISTIC

@@ -15,6 +15,7 @@ from sentence_model import describe, save_sentence_model
 from zero_shot_data import ATTRIBUTES, FEATURES, NEW, SEEN, config, make_images, make_semantics
 
 import mcfa_fast as mf
+from mcfa_fast.inference import METHODS
 from mcfa_fast.inference.text import SentenceEncoder
 from mcfa_fast.serving import Limits, Service, create_app
 from mcfa_fast.serving.bodies import features_reader
@@ -56,7 +57,7 @@ def expected(classifier, features, method, top):
 
 
 @pytest.mark.parametrize("kind", ["json", "npy"])
-@pytest.mark.parametrize("method", ["softmax", "nearest"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("top", [1, 3, 99])
 def test_classify_answers_what_the_classifier_says(classifier, client, kind, method, top):
     body, headers = ({"features": IMAGES.tolist()}, JSON) if kind == "json" else (npy(IMAGES), NPY)
@@ -179,7 +180,7 @@ def test_faults_are_answered(client, body, headers, status, message):
 @pytest.mark.parametrize(
     ("path", "status", "message"),
     [
-        ("/classify?method=forest", 422, "method: Input should be 'softmax' or 'nearest'"),
+        ("/classify?method=forest", 422, "method: Input should be 'softmax'"),
         ("/classify?top=0", 422, "top: Input should be greater than or equal to 1"),
         ("/classify?top=x", 422, "top: Input should be a valid integer"),
         ("/classes", 403, "does not take in classes"),

@@ -38,6 +38,7 @@ class Mode(str, Enum):
 class Method(str, Enum):
     softmax = "softmax"
     nearest = "nearest"
+    ensemble = "ensemble"
 
 
 class ExportFormat(str, Enum):

@@ -22,14 +22,17 @@ _OPERATORS = {
     f"torch.ops.aten.{name}"
     for name in (
         "_assert_tensor_metadata.default",
+        "add.Tensor",
         "clamp_min.default",
         "div.Tensor",
         "expand_as.default",
         "linalg_vector_norm.default",
         "linear.default",
         "log_softmax.int",
+        "maximum.default",
         "mul.Tensor",
         "relu.default",
+        "select.int",
         "sub.Tensor",
         "to.dtype",
     )

@@ -47,7 +47,7 @@ def export_classifier(
         format: "torchscript" for PyTorch in Python and C++, "export" for ``torch.export.load`` and
             AOTInductor, "onnx" for ONNX Runtime and others. None goes by the file's name: ``.pt2``
             is "export", ``.onnx`` is "onnx", anything else "torchscript".
-        method: "softmax" or "nearest"; None is the classifier's own.
+        method: "softmax", "nearest" or "ensemble"; None is the classifier's own.
 
     Returns:
         The metadata in the file.

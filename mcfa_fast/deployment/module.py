@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mcfa_fast.inference.classifier import MCFAClassifier
-from mcfa_fast.inference.latents import class_latents
+from mcfa_fast.inference.heads import METHODS, ClassifierHeads
 
 __all__ = ["DeployedClassifier"]
 
@@ -27,16 +27,42 @@ class _Softmax(nn.Module):
 
 
 class _Nearest(nn.Module):
-    """Cosine similarities [N, K] of latents [N, D] to the class latents [K, D]."""
+    """Cosine similarities [N, K] of latents [N, D] to the nearest of each class's vectors."""
 
-    classes: Tensor
+    vectors: Tensor
 
-    def __init__(self, class_latents: Tensor) -> None:
+    def __init__(self, heads: ClassifierHeads, classes: Tensor) -> None:
         super().__init__()
-        self.register_buffer("classes", _unit(class_latents))
+        vectors, owners = heads.class_vectors()
+        own = [vectors[owners == index] for index in classes]
+        most = max(map(len, own))
+        # [P, K, D]: a class with fewer vectors than others has its first repeated.
+        padded = [torch.cat([part, part[:1].expand(most - len(part), -1)]) for part in own]
+        self.register_buffer("vectors", torch.stack([_unit(part) for part in padded], dim=1))
 
     def forward(self, latents: Tensor) -> Tensor:
-        return F.linear(_unit(latents), self.classes)
+        latents = _unit(latents)
+        nearest = F.linear(latents, self.vectors[0])
+        for k in range(1, self.vectors.shape[0]):
+            nearest = torch.maximum(nearest, F.linear(latents, self.vectors[k]))
+        return nearest
+
+
+class _Ensemble(nn.Module):
+    """Log-probabilities [N, K] of both combined, as :func:`mcfa_fast.inference.heads.combine`."""
+
+    def __init__(
+        self, softmax: _Softmax, nearest: _Nearest, weight: float, sharpness: float
+    ) -> None:
+        super().__init__()
+        self.softmax, self.nearest = softmax, nearest
+        self.weight, self.sharpness = weight, sharpness
+
+    def forward(self, latents: Tensor) -> Tensor:
+        similarities = self.sharpness * self.nearest(latents)
+        return F.log_softmax(
+            (1.0 - self.weight) * self.softmax(latents) + self.weight * similarities, dim=1
+        )
 
 
 def _unit(latents: Tensor) -> Tensor:
@@ -48,9 +74,9 @@ class DeployedClassifier(nn.Module):
     r"""Scaler, visual encoder's mean, classifier and calibration: what a deployed file computes.
 
     The scores are those of :meth:`MCFAClassifier.decision_function` over the classifier's default
-    candidates, in float32: log-probabilities (softmax) or cosine similarities (nearest class), less
-    the calibration for seen classes. It holds copies of the weights, on the CPU, and can be
-    scripted, exported and traced.
+    candidates, in float32: log-probabilities (softmax, ensemble) or cosine similarities (nearest
+    class), less the calibration for seen classes. It holds copies of the weights, on the CPU, and
+    can be scripted, exported and traced.
 
     Args:
         classifier: a fitted classifier; its `method` and its calibration in force are taken.
@@ -86,19 +112,20 @@ class DeployedClassifier(nn.Module):
     def __init__(self, classifier: MCFAClassifier) -> None:
         super().__init__()
         check_is_fitted(classifier)
-        if classifier.method not in ("softmax", "nearest"):
-            raise ValueError(f"method: expected 'softmax' or 'nearest', got {classifier.method!r}")
+        if classifier.method not in METHODS:
+            raise ValueError(f"method: expected one of {METHODS}, got {classifier.method!r}")
         heads, classes = classifier.heads_, classifier.classes_
         encoder = heads.model.visual.encoder
         self.scaler = copy.deepcopy(heads.model.scaler).cpu()
         self.hidden = copy.deepcopy(encoder.hidden).cpu()
         self.mean = copy.deepcopy(encoder.mean).cpu()
-        if classifier.method == "softmax":
-            self.head: nn.Module = _Softmax(copy.deepcopy(heads.softmax.linear).cpu())
+        softmax = _Softmax(copy.deepcopy(heads.softmax.linear).cpu())
+        nearest = _Nearest(heads, torch.from_numpy(classes))
+        if classifier.method == "ensemble":
+            weight = float(classifier.effective_weight)
+            self.head: nn.Module = _Ensemble(softmax, nearest, weight, heads.sharpness)
         else:
-            bank = class_latents(heads.model, heads.semantics, heads.classes, per_class=1)
-            columns = torch.searchsorted(heads.classes, torch.from_numpy(classes))
-            self.head = _Nearest(bank.mean[columns])
+            self.head = softmax if classifier.method == "softmax" else nearest
         seen = np.isin(classes, classifier.seen_classes_)
         offset = (classifier.effective_calibration * seen).astype(np.float32)
         self.register_buffer("offset", torch.from_numpy(offset))

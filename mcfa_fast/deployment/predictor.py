@@ -36,9 +36,9 @@ class Predictor(ABC):
     def scores(self, features: ArrayLike | Tensor) -> np.ndarray:
         """Scores [N, K], float32, of raw features [N, F]; the highest is the prediction.
 
-        Log-probabilities ("softmax") or cosine similarities ("nearest"), less the calibration for
-        seen classes. The rows are computed in chunks, so `features` may be a memory map of any
-        size.
+        Log-probabilities ("softmax", "ensemble") or cosine similarities ("nearest"), less the
+        calibration for seen classes. The rows are computed in chunks, so `features` may be a memory
+        map of any size.
 
         Raises:
             TypeError, ValueError: on features of a wrong type or shape, or that are not finite.
