@@ -7,7 +7,7 @@ CUDA_HOME ?= /usr/local/cuda
 TORCH_CUDA ?= torch==2.11.0
 
 BIN := .venv/bin
-SOURCES := $(shell find csrc mcfa_fast build_support -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py')
+SOURCES := $(shell find csrc mcfa_fast build_support -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' -o -path '*/templates/*')
 
 .PHONY: demo test lint bench bench-aid bench-index develop cuda-build clean
 

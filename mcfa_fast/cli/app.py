@@ -12,6 +12,7 @@ from mcfa_fast.cli import (
     export,
     info,
     predict,
+    report,
     serve,
     train,
 )
@@ -30,6 +31,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     predict.predict,
+    report.report,
     add_class.add_class,
     export.export,
     serve.serve,

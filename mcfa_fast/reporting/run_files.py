@@ -1,0 +1,228 @@
+"""What a run folder says about its run, read and checked."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+__all__ = ["MethodResult", "RunFiles", "read_run"]
+
+Metrics = dict[str, np.ndarray]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Content(BaseModel):
+    """Of another version's files, what this one does not know is left aside."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class ClassCount(_Content):
+    """One class of a result, see :class:`~mcfa_fast.evaluation.metrics.ClassResult`."""
+
+    index: Count
+    name: str
+    count: Count
+    correct: Count
+    accuracy: Share | None
+
+
+class Point(_Content):
+    """See :class:`~mcfa_fast.evaluation.curve.OperatingPoint`."""
+
+    calibration: float
+    seen: Share
+    unseen: Share
+    harmonic: Share
+
+
+class Generalized(Point):
+    """See :class:`~mcfa_fast.evaluation.evaluate.GeneralizedResult`."""
+
+    ausuc: Share
+    best: Point
+
+
+class MethodResult(_Content):
+    """Results of one classifier, see :class:`~mcfa_fast.evaluation.evaluate.Evaluation`."""
+
+    dataset: str
+    split: str
+    accuracy: Share
+    generalized: Generalized | None
+    classes: Annotated[list[ClassCount], Field(min_length=1)]
+    confusion: list[list[Count]]
+    note: str = ""
+
+    @property
+    def headline(self) -> float:
+        """H, or the zero-shot accuracy of a run that is not generalized."""
+        return self.accuracy if self.generalized is None else self.generalized.harmonic
+
+    @model_validator(mode="after")
+    def _check_confusion(self) -> MethodResult:
+        classes = len(self.classes)
+        if [len(row) for row in self.confusion] != [classes] * classes:
+            raise ValueError(f"confusion: expected {classes} rows and columns, one per class")
+        return self
+
+
+class ValidationChoice(_Content):
+    """See :class:`~mcfa_fast.inference.validation.Validation`."""
+
+    epochs: Count
+    accuracy: Share
+    held_out: list[Count]
+
+
+class _Options(BaseModel):
+    """The options that the report itself depends on; all others are only shown."""
+
+    model_config = ConfigDict(extra="allow")
+
+    mode: Literal["paper", "reference"]
+    task: Literal["zsl", "gzsl"]
+
+
+class _ResultsFile(_Content):
+    config: _Options
+    validation: ValidationChoice | None = None
+    results: Annotated[dict[str, MethodResult], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_task(self) -> _ResultsFile:
+        generalized = self.config.task == "gzsl"
+        for method, result in self.results.items():
+            if (result.generalized is not None) != generalized:
+                raise ValueError(f"results.{method}.generalized: does not suit the task")
+        return self
+
+
+class _Source(_Content):
+    data: str
+    features: str | None = None
+    semantics: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RunFiles:
+    """One finished run.
+
+    Attributes:
+        path: its folder.
+        config: all options.
+        results: per classifier.
+        validation: what was chosen on held-out classes, if anything.
+        metrics: per epoch, by name; None without the file.
+        validation_metrics: the same of the run on the held-out classes.
+        curves: per classifier the seen and unseen accuracies [2, B] of its seen-unseen curve, for
+            the classifiers whose file is there.
+        source: which data it was trained on, as ``data``, ``features`` and ``semantics``.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    results: dict[str, MethodResult]
+    validation: ValidationChoice | None
+    metrics: Metrics | None
+    validation_metrics: Metrics | None
+    curves: dict[str, np.ndarray]
+    source: dict[str, str | None] | None
+
+    @property
+    def first(self) -> MethodResult:
+        """Any classifier's results, for what all have in common."""
+        return next(iter(self.results.values()))
+
+    @property
+    def generalized(self) -> bool:
+        return self.config["task"] == "gzsl"
+
+
+def read_run(path: Path) -> RunFiles:
+    """Reads the folder of a finished run.
+
+    Only ``results.json`` must be there; what hangs on another file that is absent is None or empty.
+
+    Raises:
+        ValueError: when the folder is not that of a finished run, or one of its files is damaged;
+            it names the file and what is wrong with it.
+    """
+    results_path = path / "results.json"
+    if not results_path.exists():
+        if (path / "config.json").exists():
+            raise ValueError(
+                f"{path}: this run is not finished (no results.json); the command that started it "
+                "resumes it"
+            )
+        raise ValueError(f"{path}: expected the folder of a finished run, it has no results.json")
+    content = _parse(results_path, _ResultsFile)
+    source_path = path / "data.json"
+    return RunFiles(
+        path=path,
+        config=content.config.model_dump(),
+        results=content.results,
+        validation=content.validation,
+        metrics=_read_metrics(path / "metrics.csv"),
+        validation_metrics=_read_metrics(path / "validation" / "metrics.csv"),
+        curves={
+            method: curve
+            for method in content.results
+            if (curve := _read_curve(path / f"curve_{method}.csv")) is not None
+        },
+        source=_parse(source_path, _Source).model_dump() if source_path.exists() else None,
+    )
+
+
+def _parse(path: Path, model: type[BaseModel]) -> Any:
+    try:
+        return model.model_validate(json.loads(path.read_bytes()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        problem = f"{where}: {first['msg']}" if where else first["msg"]
+        raise ValueError(f"{path}: damaged, {problem}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged, not JSON ({error})") from None
+
+
+def _read_metrics(path: Path) -> Metrics | None:
+    columns = _read_columns(path)
+    if not columns:
+        return None
+    if "epoch" not in columns:
+        raise ValueError(f"{path}: damaged, no column 'epoch'")
+    return columns
+
+
+def _read_curve(path: Path) -> np.ndarray | None:
+    columns = _read_columns(path)
+    if columns is None:
+        return None
+    missing = {"seen", "unseen"} - columns.keys()
+    if missing:
+        raise ValueError(f"{path}: damaged, no column {sorted(missing)[0]!r}")
+    curve = np.stack([columns["seen"], columns["unseen"]])
+    if not ((curve >= 0) & (curve <= 1 + 1e-9)).all():
+        raise ValueError(f"{path}: damaged, expected accuracies in 0..1")
+    return curve
+
+
+def _read_columns(path: Path) -> Metrics | None:
+    """A CSV file of numbers by column; None if there is no such file, {} if it has no row."""
+    if not path.exists():
+        return None
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        columns = {} if not rows else {name: [row[name] for row in rows] for name in rows[0]}
+        return {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
+    except (ValueError, TypeError, KeyError, csv.Error):
+        raise ValueError(f"{path}: damaged, expected a number in every column of a row") from None
