@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mcfa_fast.cli import demo, evaluate, info, predict, train
+from mcfa_fast.cli import benchmark, demo, evaluate, info, predict, train
 
 app = typer.Typer(
     name="mcfa-fast",
@@ -15,5 +15,12 @@ app = typer.Typer(
     epilog="Start with `mcfa-fast demo`, which needs no data. Exit codes: 0 success, 1 the data, "
     "a file or an option's value is bad, 2 wrong usage.",
 )
-for command in (demo.demo, train.train, evaluate.evaluate, predict.predict, info.info):
+for command in (
+    demo.demo,
+    train.train,
+    evaluate.evaluate,
+    predict.predict,
+    benchmark.benchmark,
+    info.info,
+):
     app.command()(command)

@@ -1,7 +1,12 @@
 """How good a classifier is."""
 
-from mcfa_fast.evaluation.curve import OperatingPoint, SeenUnseenCurve, seen_unseen_curve
-from mcfa_fast.evaluation.evaluate import Evaluation, GeneralizedResult, evaluate
+from mcfa_fast.evaluation.curve import (
+    OperatingPoint,
+    SeenUnseenCurve,
+    best_calibration,
+    seen_unseen_curve,
+)
+from mcfa_fast.evaluation.evaluate import Evaluable, Evaluation, GeneralizedResult, evaluate
 from mcfa_fast.evaluation.metrics import (
     ClassResult,
     class_table,
@@ -12,10 +17,12 @@ from mcfa_fast.evaluation.metrics import (
 
 __all__ = [
     "ClassResult",
+    "Evaluable",
     "Evaluation",
     "GeneralizedResult",
     "OperatingPoint",
     "SeenUnseenCurve",
+    "best_calibration",
     "class_table",
     "confusion",
     "evaluate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from mcfa_fast.evaluation.metrics import harmonic_mean
 
-__all__ = ["OperatingPoint", "SeenUnseenCurve", "seen_unseen_curve"]
+__all__ = ["OperatingPoint", "SeenUnseenCurve", "best_calibration", "seen_unseen_curve"]
 
 
 class OperatingPoint(NamedTuple):
@@ -52,8 +53,7 @@ class SeenUnseenCurve:
         Its calibration is the middle of the interval that reaches it (the lowest such interval).
         When the harmonic mean is 0 everywhere, it is the point at calibration 0.
         """
-        total = self.seen + self.unseen
-        harmonic = 2 * self.seen * self.unseen / np.where(total > 0, total, 1)
+        harmonic = self.harmonic
         step = int(harmonic.argmax())
         if harmonic[step] == 0:
             return self.at(0.0)
@@ -63,9 +63,41 @@ class SeenUnseenCurve:
         return OperatingPoint(calibration, seen, unseen, harmonic_mean(seen, unseen))
 
     @property
+    def harmonic(self) -> np.ndarray:
+        """Harmonic mean of both accuracies [B + 1], in the same intervals."""
+        total = self.seen + self.unseen
+        return 2 * self.seen * self.unseen / np.where(total > 0, total, 1)
+
+    @property
     def area(self) -> float:
         """Area under the curve of seen (vertical) over unseen accuracy (AUSUC), in 0..1."""
         return float(np.sum(np.diff(self.unseen) * (self.seen[1:] + self.seen[:-1])) / 2)
+
+
+def best_calibration(curves: Sequence[SeenUnseenCurve]) -> tuple[float, float]:
+    """The calibration of highest harmonic mean on average over several curves, and that mean.
+
+    All breakpoints of all curves together bound the intervals that are compared; as in
+    :meth:`SeenUnseenCurve.best`, it is the middle of the (lowest) best interval, or 0 when the
+    harmonic mean is 0 everywhere.
+
+    Example:
+        Only calibrations from 2 to 3 are right for both curves.
+
+        >>> low = SeenUnseenCurve(np.array([1.0, 3.0]), np.array([1, 1, 0]), np.array([0, 1, 1]))
+        >>> high = SeenUnseenCurve(np.array([2.0, 9.0]), np.array([1, 1, 0]), np.array([0, 1, 1]))
+        >>> best_calibration([low, high])
+        (2.5, 1.0)
+    """
+    breakpoints = np.unique(np.concatenate([curve.breakpoints for curve in curves]))
+    harmonic = np.zeros(len(breakpoints) + 1)
+    for curve in curves:
+        steps = np.searchsorted(curve.breakpoints, breakpoints, side="right")
+        harmonic += curve.harmonic[np.append(0, steps)] / len(curves)
+    step = int(harmonic.argmax())
+    if harmonic[step] == 0:
+        return 0.0, 0.0
+    return float(breakpoints[step - 1 : step + 1].mean()), float(harmonic[step])
 
 
 def seen_unseen_curve(

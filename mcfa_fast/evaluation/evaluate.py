@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from mcfa_fast.data.chunks import row_chunks
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.data.splits import Split
 from mcfa_fast.evaluation.curve import OperatingPoint, SeenUnseenCurve, seen_unseen_curve
@@ -18,12 +19,24 @@ from mcfa_fast.evaluation.metrics import (
     mean_class_accuracy,
 )
 
-if TYPE_CHECKING:  # inference uses this package's metrics
-    from mcfa_fast.inference.classifier import MCFAClassifier
-
-__all__ = ["Evaluation", "GeneralizedResult", "evaluate"]
+__all__ = ["Evaluable", "Evaluation", "GeneralizedResult", "evaluate"]
 
 _ROWS_PER_CHUNK = 65536
+
+
+class Evaluable(Protocol):
+    """What is asked of a fitted classifier, for example of ``MCFAClassifier`` or a baseline."""
+
+    method: str
+
+    @property
+    def effective_calibration(self) -> float:
+        """What is subtracted from the scores of seen classes."""
+
+    def decision_function(
+        self, features: np.ndarray, *, candidates: np.ndarray, calibration: float
+    ) -> np.ndarray:
+        """Scores [N, K] of raw features [N, F] for class indices [K], less the calibration."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +115,7 @@ class Evaluation:
         return content
 
 
-def evaluate(classifier: MCFAClassifier, dataset: Dataset, split: Split) -> Evaluation:
+def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluation:
     """Evaluate a fitted classifier with its current `method` and `calibration`.
 
     The candidates are the split's classes: the unseen ones or, if it is generalized, all of them.
@@ -136,11 +149,11 @@ def evaluate(classifier: MCFAClassifier, dataset: Dataset, split: Split) -> Eval
     scores = np.concatenate(
         [
             classifier.decision_function(
-                dataset.features[rows[start : start + _ROWS_PER_CHUNK]],
+                dataset.features[rows[chunk]],
                 candidates=candidates,
                 calibration=0.0,
             )
-            for start in range(0, len(rows), _ROWS_PER_CHUNK)
+            for chunk in row_chunks(len(rows), _ROWS_PER_CHUNK)
         ]
     )
     of_unseen = np.isin(labels, unseen)

@@ -10,36 +10,30 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from mcfa_fast.config import MCFAConfig
-from mcfa_fast.evaluation.metrics import mean_class_accuracy
 from mcfa_fast.inference.heads import METHODS, ClassifierHeads, Method, Monitor
 from mcfa_fast.inference.inputs import (
     TrainingInputs,
     as_class_names,
-    as_features,
-    as_labels,
     as_semantics,
-    resolve_candidates,
     training_inputs,
 )
 from mcfa_fast.inference.latents import encode_images
 from mcfa_fast.inference.validation import Validation, validate
+from mcfa_fast.inference.zero_shot import Candidates, ZeroShotClassifier
 from mcfa_fast.models.mcfa import MCFA
 from mcfa_fast.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from mcfa_fast.training.trainer import Trainer
 
 __all__ = ["MCFAClassifier"]
 
-Candidates = Sequence[int | str] | np.ndarray
-
 _FORMAT = "mcfa_fast classifier, version 1"
 
 
-class MCFAClassifier(ClassifierMixin, BaseEstimator):
+class MCFAClassifier(ZeroShotClassifier):
     """Zero-shot classifier: trains MCFA on seen classes, predicts classes known by description.
 
     Classes are numbered 0..C-1, by the rows of `semantics`. Fitting trains the two VAEs and both
@@ -135,7 +129,8 @@ class MCFAClassifier(ClassifierMixin, BaseEstimator):
         test images. :func:`mcfa_fast.experiment.run` does.
         """
         config = MCFAConfig() if self.config is None else self.config
-        inputs = training_inputs(config, features, labels, semantics, class_names, unseen_classes)
+        _check_config(config)
+        inputs = training_inputs(features, labels, semantics, class_names, unseen_classes)
         run_dir = None if self.run_dir is None else Path(self.run_dir)
         training = {"device": self.device, "progress": self.progress}
         validation = None
@@ -175,8 +170,9 @@ class MCFAClassifier(ClassifierMixin, BaseEstimator):
             TypeError, ValueError: as :meth:`fit`.
         """
         widths = (model.visual_features, model.semantic_features)
+        _check_config(model.config)
         inputs = training_inputs(
-            model.config, features, labels, semantics, class_names, unseen_classes, widths=widths
+            features, labels, semantics, class_names, unseen_classes, widths=widths
         )
         return self._fit_heads(model, inputs, monitor=monitor)
 
@@ -214,45 +210,6 @@ class MCFAClassifier(ClassifierMixin, BaseEstimator):
         chosen = {} if self.validation_ is None else self.validation_.calibration
         return chosen.get(self.method, 0.0)
 
-    def decision_function(
-        self,
-        features: ArrayLike | Tensor,
-        *,
-        candidates: Candidates | None = None,
-        calibration: float | None = None,
-    ) -> np.ndarray:
-        """Scores [N, K] of the candidates; the highest is predicted.
-
-        Log-probabilities ("softmax") or cosine similarities ("nearest"), less the calibration for
-        seen classes.
-
-        Args:
-            features: raw features [N, F].
-            candidates: class indices or names [K], the columns; default `classes_`.
-            calibration: used instead of the classifier's own; None uses that.
-
-        Raises:
-            NotFittedError: before :meth:`fit`.
-            TypeError, ValueError: on bad features or unknown, repeated or no candidates.
-        """
-        check_is_fitted(self)
-        if self.method not in METHODS:
-            raise ValueError(f"method: expected one of {METHODS}, got {self.method!r}")
-        candidates = self._resolve(candidates)
-        features = as_features(features, self.n_features_in_)
-        latents, _ = encode_images(self.heads_.model, features)
-        scores = self.heads_.scores(latents, torch.from_numpy(candidates), self.method)
-        scores = scores.double().numpy()
-        offset = self.effective_calibration if calibration is None else calibration
-        return scores - offset * np.isin(candidates, self.seen_classes_)
-
-    def predict(
-        self, features: ArrayLike | Tensor, *, candidates: Candidates | None = None
-    ) -> np.ndarray:
-        """Class index [N] of every row, among the candidates (see :meth:`decision_function`)."""
-        scores = self.decision_function(features, candidates=candidates)
-        return self._resolve(candidates)[scores.argmax(axis=1)]
-
     def predict_proba(
         self, features: ArrayLike | Tensor, *, candidates: Candidates | None = None
     ) -> np.ndarray:
@@ -265,18 +222,6 @@ class MCFAClassifier(ClassifierMixin, BaseEstimator):
         if self.method == "nearest":
             scores = scores / self.config_.temperature
         return torch.from_numpy(scores).softmax(dim=1).numpy()
-
-    def score(
-        self,
-        features: ArrayLike | Tensor,
-        labels: ArrayLike | Tensor,
-        *,
-        candidates: Candidates | None = None,
-    ) -> float:
-        """Mean per-class top-1 accuracy in 0..1 of :meth:`predict`."""
-        predictions = self.predict(features, candidates=candidates)
-        labels = as_labels(labels, len(predictions), len(self.class_names_))
-        return mean_class_accuracy(labels, predictions)
 
     def add_classes(self, names: Sequence[str], semantics: ArrayLike | Tensor) -> MCFAClassifier:
         """Add unseen classes after training, from their descriptors alone.
@@ -349,6 +294,14 @@ class MCFAClassifier(ClassifierMixin, BaseEstimator):
         classifier.validation_ = state["validation"] and Validation(**state["validation"])
         return classifier
 
+    def _candidate_scores(self, features: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Log-probabilities ("softmax") or cosine similarities ("nearest") [N, K]."""
+        if self.method not in METHODS:
+            raise ValueError(f"method: expected one of {METHODS}, got {self.method!r}")
+        latents, _ = encode_images(self.heads_.model, features)
+        scores = self.heads_.scores(latents, torch.from_numpy(candidates), self.method)
+        return scores.double().numpy()
+
     def _fit_heads(
         self,
         model: MCFA,
@@ -369,7 +322,7 @@ class MCFAClassifier(ClassifierMixin, BaseEstimator):
         self.validation_ = validation
         return self
 
-    def _resolve(self, candidates: Candidates | None) -> np.ndarray:
-        if candidates is None:
-            return self.classes_
-        return resolve_candidates(candidates, self.heads_.classes.numpy(), self.class_names_)
+
+def _check_config(config: MCFAConfig) -> None:
+    if config.task == "gzsl" and config.seen_latents == 0:
+        raise ValueError("seen_latents: expected 1 or more for task 'gzsl', got 0")

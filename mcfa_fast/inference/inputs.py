@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcfa_fast.config import MCFAConfig
 from mcfa_fast.data.checks import (
     check_class_names,
     check_features,
@@ -40,7 +39,6 @@ class TrainingInputs(NamedTuple):
 
 
 def training_inputs(
-    config: MCFAConfig,
     features: Any,
     labels: Any,
     semantics: Any,
@@ -52,12 +50,9 @@ def training_inputs(
     """Everything that can be wrong is found here, before a training that may take long.
 
     Args:
-        config: options of the training.
         features, labels, semantics, class_names, unseen_classes: as given to ``fit``.
         widths: expected columns of features and semantics, if there are any expectations.
     """
-    if config.task == "gzsl" and config.seen_latents == 0:
-        raise ValueError("seen_latents: expected 1 or more for task 'gzsl', got 0")
     features = as_features(features, widths[0])
     semantics = as_semantics(semantics, widths[1])
     classes = len(semantics)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mcfa_fast.data.chunks import row_chunks
 from mcfa_fast.models.mcfa import MCFA
 
 __all__ = ["LatentBank", "class_latents", "encode_images", "image_latents"]
@@ -71,9 +72,9 @@ def encode_images(model: MCFA, features: np.ndarray) -> tuple[Tensor, Tensor]:
     """
     parameter = next(model.parameters())
     encoded = []
-    for start in range(0, max(len(features), 1), _ROWS_PER_CHUNK):
+    for rows in row_chunks(len(features), _ROWS_PER_CHUNK):
         # The copy keeps PyTorch from warning about read-only memory maps.
-        chunk = torch.from_numpy(np.array(features[start : start + _ROWS_PER_CHUNK]))
+        chunk = torch.from_numpy(np.array(features[rows]))
         mean, logvar = model.encode_visual(chunk.to(parameter.device, parameter.dtype))
         encoded.append((mean.cpu(), logvar.cpu()))
     means, logvars = zip(*encoded, strict=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mcfa_fast.config import MCFAConfig
+from mcfa_fast.data.folds import ClassFold, hold_out
 from mcfa_fast.evaluation.curve import seen_unseen_curve
 from mcfa_fast.evaluation.metrics import mean_class_accuracy
 from mcfa_fast.inference.heads import METHODS, ClassifierHeads
@@ -44,20 +45,6 @@ class Validation:
     calibration: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class _Fold:
-    """Seen classes only, numbered 0..C-1 anew, so that nothing of the unseen ones is used."""
-
-    semantics: Tensor
-    held_out: Tensor
-    train_features: np.ndarray
-    train_labels: np.ndarray
-    unseen_features: np.ndarray
-    unseen_labels: np.ndarray
-    seen_features: np.ndarray
-    seen_labels: np.ndarray
-
-
 def validate(
     config: MCFAConfig,
     features: np.ndarray,
@@ -87,14 +74,15 @@ def validate(
     Raises:
         ValueError: when there are too few seen classes to hold some out.
     """
-    seen_classes = np.unique(labels)
-    fold = _make_fold(config, features, labels, semantics, seen_classes)
+    fold = _make_fold(config, labels)
+    semantics = semantics[torch.from_numpy(fold.classes)]
+    held_out_images = features[fold.test_unseen]
     best_path = None if run_dir is None else Path(run_dir) / "best.pt"
     best_weights = None
 
     def measure(epoch: int, model: MCFA) -> dict[str, float]:
         nonlocal best_weights
-        accuracy = _nearest_accuracy(model, fold)
+        accuracy = _nearest_accuracy(model, fold, held_out_images, semantics)
         if accuracy > max((row[_METRIC] for row in trainer.history), default=-1.0):
             best_weights = deepcopy(model.state_dict())
             if best_path is not None:
@@ -103,9 +91,9 @@ def validate(
 
     trainer = Trainer(
         config,
-        fold.train_features,
-        fold.train_labels,
-        fold.semantics,
+        features[fold.train],
+        fold.labels[fold.train],
+        semantics,
         device=device,
         run_dir=run_dir,
         progress=progress,
@@ -117,79 +105,57 @@ def validate(
     if config.task == "gzsl":
         # A resumed run may not have seen its best epoch.
         model.load_state_dict(best_weights or read_checkpoint(best_path, device))
-        calibration = _calibrate(model, fold)
+        calibration = _calibrate(model, fold, features, semantics)
     return Validation(
         epochs=int(best["epoch"]),
         accuracy=best[_METRIC],
-        held_out=tuple(seen_classes[fold.held_out].tolist()),
+        held_out=tuple(fold.classes[fold.held_out].tolist()),
         calibration=calibration,
     )
 
 
-def _make_fold(
-    config: MCFAConfig,
-    features: np.ndarray,
-    labels: np.ndarray,
-    semantics: Tensor,
-    seen_classes: np.ndarray,
-) -> _Fold:
-    count = config.validation_classes or max(2, round(len(seen_classes) / 5))
+def _make_fold(config: MCFAConfig, labels: np.ndarray) -> ClassFold:
+    classes = len(np.unique(labels))
+    count = config.validation_classes or max(2, round(classes / 5))
     if count < 2:
         raise ValueError(
             "validation_classes: expected 2 or more (one class alone is always right), got 1"
         )
     smallest = config.classes_per_batch if config.sampler == "episodic" else 1
-    if len(seen_classes) - count < smallest:
+    if classes - count < smallest:
         raise ValueError(
-            f"validation_classes: holding out {count} of {len(seen_classes)} seen classes leaves "
+            f"validation_classes: holding out {count} of {classes} seen classes leaves "
             f"fewer than the {smallest} that training needs (classes_per_batch)"
         )
     generator = config.generator("validation")
-    local = np.searchsorted(seen_classes, labels)
-    held_out = torch.randperm(len(seen_classes), generator=generator)[:count].sort().values
-    unseen = np.isin(local, held_out)
-    seen = np.zeros_like(unseen)
-    if config.task == "gzsl":
-        for label in np.setdiff1d(local, held_out):
-            rows = np.flatnonzero(local == label)
-            order = torch.randperm(len(rows), generator=generator).numpy()
-            # At least one row stays for training, even of a class that has no other.
-            seen[rows[order[: max(1, round(len(rows) / 5))][: len(rows) - 1]]] = True
-        if not seen.any():
-            raise ValueError(
-                "labels: validation for task 'gzsl' needs a second row of a class to test on"
-            )
-    train = ~(unseen | seen)
-    return _Fold(
-        semantics=semantics[torch.from_numpy(seen_classes)],
-        held_out=held_out,
-        train_features=features[train],
-        train_labels=local[train],
-        unseen_features=features[unseen],
-        unseen_labels=local[unseen],
-        seen_features=features[seen],
-        seen_labels=local[seen],
-    )
+    held_out = torch.randperm(classes, generator=generator)[:count].numpy()
+    return hold_out(labels, held_out, generalized=config.task == "gzsl", generator=generator)
 
 
-def _nearest_accuracy(model: MCFA, fold: _Fold) -> float:
+def _nearest_accuracy(model: MCFA, fold: ClassFold, images: np.ndarray, semantics: Tensor) -> float:
+    """Accuracy on `images`, the fold's rows of held-out classes, among these classes."""
+    held_out = torch.from_numpy(fold.held_out)
     index = LatentIndex(model.config.latent_features)
-    index.add(class_latents(model, fold.semantics, fold.held_out, per_class=1).mean, fold.held_out)
-    _, nearest = index.search(encode_images(model, fold.unseen_features)[0], k=1)
-    return mean_class_accuracy(fold.unseen_labels, nearest[:, 0].numpy())
+    index.add(class_latents(model, semantics, held_out, per_class=1).mean, held_out)
+    _, nearest = index.search(encode_images(model, images)[0], k=1)
+    return mean_class_accuracy(fold.labels[fold.test_unseen], nearest[:, 0].numpy())
 
 
-def _calibrate(model: MCFA, fold: _Fold) -> dict[str, float]:
+def _calibrate(
+    model: MCFA, fold: ClassFold, features: np.ndarray, semantics: Tensor
+) -> dict[str, float]:
     heads = ClassifierHeads.from_images(
-        model, fold.train_features, fold.train_labels, fold.semantics, fold.held_out
+        model,
+        features[fold.train],
+        fold.labels[fold.train],
+        semantics,
+        torch.from_numpy(fold.held_out),
     )
-    latents = torch.cat(
-        [encode_images(model, part)[0] for part in (fold.seen_features, fold.unseen_features)]
-    )
-    labels = np.concatenate([fold.seen_labels, fold.unseen_labels])
+    rows = np.concatenate([fold.test_seen, fold.test_unseen])
+    latents, _ = encode_images(model, features[rows])
     chosen = {}
     for method in METHODS:
         scores = heads.scores(latents, heads.classes, method)
-        curve = seen_unseen_curve(scores, labels, heads.classes, heads.seen_classes)
+        curve = seen_unseen_curve(scores, fold.labels[rows], heads.classes, heads.seen_classes)
         chosen[method] = curve.best().calibration
     return chosen

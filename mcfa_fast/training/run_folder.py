@@ -21,7 +21,7 @@ from mcfa_fast.training.checkpoint import (
     write_checkpoint,
 )
 
-__all__ = ["RunFolder", "fingerprint"]
+__all__ = ["RunFolder", "claim", "fingerprint"]
 
 
 class RunFolder:
@@ -45,8 +45,8 @@ class RunFolder:
         self._path = path
         self._checkpoint = path / "checkpoint.pt"
         path.mkdir(parents=True, exist_ok=True)
-        self._claim("config.json", config.model_dump(mode="json"))
-        self._claim("inputs.json", inputs)
+        claim(path / "config.json", config.model_dump(mode="json"))
+        claim(path / "inputs.json", inputs)
         self._events = None
 
     def start(self, device: torch.device) -> dict[str, Any] | None:
@@ -91,28 +91,34 @@ class RunFolder:
             self._path / "metrics.csv", lambda file: file.write(text.getvalue().encode())
         )
 
-    def _claim(self, name: str, content: dict[str, Any]) -> None:
-        path = self._path / name
-        if not path.exists():
-            text = json.dumps(content, indent=2) + "\n"
-            write_atomically(path, lambda file: file.write(text.encode()))
-            return
-        try:
-            found = json.loads(path.read_bytes())
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise CheckpointError(f"{path}: damaged, not the JSON object that a run writes")
-        differences = [
-            f"{key} was {found.get(key)!r} and is {content.get(key)!r}"
-            for key in sorted(found.keys() | content.keys())
-            if found.get(key) != content.get(key)
-        ]
-        if differences:
-            raise ValueError(
-                f"{self._path}: this folder belongs to a different run ({'; '.join(differences)}). "
-                "Choose another folder, or delete this one to train anew."
-            )
+
+def claim(path: Path, content: dict[str, Any]) -> None:
+    """Makes `path` a JSON file that says what its folder is for, or checks that it says so.
+
+    Raises:
+        ValueError: If the file says something else; it names the differences.
+        CheckpointError: If the file is damaged.
+    """
+    if not path.exists():
+        text = json.dumps(content, indent=2) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
+        return
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: damaged, not the JSON object that a run writes")
+    differences = [
+        f"{key} was {found.get(key)!r} and is {content.get(key)!r}"
+        for key in sorted(found.keys() | content.keys())
+        if found.get(key) != content.get(key)
+    ]
+    if differences:
+        raise ValueError(
+            f"{path.parent}: this folder belongs to a different run ({'; '.join(differences)}). "
+            "Choose another folder, or delete this one to train anew."
+        )
 
 
 def fingerprint(rows: Iterable[Tensor]) -> str:

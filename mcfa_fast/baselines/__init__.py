@@ -1,0 +1,22 @@
+"""Other people's zero-shot classifiers, to compare with on equal terms."""
+
+from mcfa_fast.baselines.base import Baseline, TrainingData
+from mcfa_fast.baselines.conse import ConSE
+from mcfa_fast.baselines.dap import DAP
+from mcfa_fast.baselines.eszsl import ESZSL
+from mcfa_fast.baselines.iap import IAP
+from mcfa_fast.baselines.ridge import Ridge
+from mcfa_fast.baselines.sae import SAE
+from mcfa_fast.baselines.sync import SynC
+
+__all__ = [
+    "DAP",
+    "ESZSL",
+    "IAP",
+    "SAE",
+    "Baseline",
+    "ConSE",
+    "Ridge",
+    "SynC",
+    "TrainingData",
+]

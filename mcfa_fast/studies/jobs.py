@@ -1,0 +1,172 @@
+"""Many independent jobs over worker processes, with results that survive a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from mcfa_fast.training.checkpoint import CheckpointError
+
+__all__ = ["JobLog", "JobResult", "run_jobs"]
+
+Job = dict[str, Any]
+Work = Callable[[Job], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended.
+
+    Attributes:
+        job: what the job was.
+        rows: its results; empty if it failed.
+        error: why it failed, a traceback for an exception; None if it did not.
+        seconds: how long it took.
+    """
+
+    job: Job
+    rows: list[dict[str, Any]]
+    error: str | None
+    seconds: float
+
+
+class JobLog:
+    """A file of results, one JSON object per line, each on disk before the next job is counted.
+
+    A line that a crash has cut off is dropped; its job counts as not run. One process at a time
+    may write a log.
+
+    Args:
+        path: the file; created with its folder when the first result is written.
+
+    Raises:
+        CheckpointError: when a line before the last one is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._results: dict[str, JobResult] = {}
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                self._keep(JobResult(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise CheckpointError(f"{path}, line {number}: damaged, not a result") from error
+        if len(whole) < len(content):
+            os.truncate(path, len(whole))
+
+    @property
+    def results(self) -> list[JobResult]:
+        """The latest result of every job, in the order in which jobs were first recorded."""
+        return list(self._results.values())
+
+    def finished(self, job: Job) -> bool:
+        """Whether the job has run without an error."""
+        result = self._results.get(_key(job))
+        return result is not None and result.error is None
+
+    def append(self, result: JobResult) -> None:
+        """Record a result."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path, "ab") as file:
+            file.write(json.dumps(asdict(result)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._keep(result)
+
+    def _keep(self, result: JobResult) -> None:
+        self._results[_key(result.job)] = result
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    work: Work,
+    log: JobLog,
+    *,
+    workers: int = 1,
+    on_result: Callable[[JobResult], None] | None = None,
+) -> None:
+    """Run the jobs that the log has not as finished, each in one of some worker processes.
+
+    Workers compute with one thread each, so that results do not depend on how many there are. A
+    job that raises, or whose worker dies, is recorded with its error, and the others go on; it is
+    run again the next time.
+
+    Args:
+        jobs: what tells a job from others, as values that JSON knows.
+        work: called in a worker with the job; returns rows of results as values that JSON knows,
+            all numbers finite. It is pickled, so it is a module's function or an object.
+        log: where results are recorded.
+        workers: number of processes.
+        on_result: called after each job.
+    """
+    pending = [job for job in jobs if not log.finished(job)]
+    idle = [_new_worker() for _ in range(min(workers, len(pending)))]
+    running: dict[Future, tuple[Job, ProcessPoolExecutor, float]] = {}
+    try:
+        while pending or running:
+            while pending and idle:
+                job, worker = pending.pop(0), idle.pop()
+                running[worker.submit(_execute, work, job)] = (job, worker, time.perf_counter())
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job, worker, start = running.pop(future)
+                seconds = time.perf_counter() - start
+                try:
+                    rows, error = future.result()
+                except BrokenProcessPool:
+                    rows, error = [], "the worker process died, perhaps for lack of memory"
+                    worker.shutdown(wait=False)
+                    worker = _new_worker()
+                idle.append(worker)
+                result = JobResult(job, rows, error, round(seconds, 3))
+                log.append(result)
+                if on_result is not None:
+                    on_result(result)
+    finally:
+        for worker in [*idle, *(worker for _, worker, _ in running.values())]:
+            worker.shutdown(wait=not running, cancel_futures=True)
+
+
+def _key(job: Job) -> str:
+    return json.dumps(job, sort_keys=True)
+
+
+def _new_worker() -> ProcessPoolExecutor:
+    """One process of its own: when it dies, it is known whose job it was."""
+    # A forked copy of a process that has used threads may hang.
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_worker)
+
+
+def _start_worker() -> None:
+    threadpool_limits(1)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this, a killed parent would leave its workers waiting for jobs forever."""
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
+
+
+def _execute(work: Work, job: Job) -> tuple[list[dict[str, Any]], str | None]:
+    try:
+        rows = work(job)
+        json.dumps(rows, allow_nan=False)  # what cannot be recorded is this job's error
+        return rows, None
+    except Exception:
+        return [], traceback.format_exc()
