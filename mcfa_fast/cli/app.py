@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mcfa_fast.cli import benchmark, demo, evaluate, info, predict, train
+from mcfa_fast.cli import benchmark, demo, evaluate, info, predict, sweep, train
 
 app = typer.Typer(
     name="mcfa-fast",
@@ -21,6 +21,7 @@ for command in (
     evaluate.evaluate,
     predict.predict,
     benchmark.benchmark,
+    sweep.sweep,
     info.info,
 ):
     app.command()(command)
