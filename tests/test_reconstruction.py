@@ -125,6 +125,12 @@ def test_strided_inputs_and_gradients():
     assert torch.equal(gradient, (rows - table[labels]).sign())
 
 
+def test_a_gradient_of_the_wrong_shape_is_an_error():
+    rows, table, labels = problem(5, 2, 3)
+    with pytest.raises(ValueError, match=r"gradient of a loss to have shape \[\] or \[5\]"):
+        torch.ops.mcfa_fast.l1_backward(torch.ones(4), rows, table, labels, "none", [True, True])
+
+
 @pytest.mark.parametrize(
     ("instances", "classes", "width"), [(0, 3, 4), (0, 0, 4), (3, 2, 0), (1, 1, 1), (5, 1, 3)]
 )

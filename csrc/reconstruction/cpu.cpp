@@ -154,25 +154,6 @@ Tensor forward(
   return reduced<T>(result, reduction, problem.rows());
 }
 
-// The gradient of each row's distance.
-template <typename T>
-class RowGrads {
- public:
-  RowGrads(const Tensor& grad_loss, const Problem<T>& problem, Reduction reduction)
-      : values_(grad_loss.to(c10::CppTypeToScalarType<T>::value).expand({problem.rows()}).contiguous()),
-        data_(values_.template const_data_ptr<T>()),
-        scale_(T(1) / static_cast<T>(reduction_divisor(reduction, problem.rows()))) {}
-
-  T operator[](int64_t row) const {
-    return scale_ * data_[row];
-  }
-
- private:
-  Tensor values_;
-  const T* data_;
-  T scale_;
-};
-
 // Every instance by itself: all gradients but those that a class collects from its instances.
 template <typename T>
 void differentiate_rows(
@@ -243,7 +224,7 @@ L1Backward backward(
     const Tensor& grad_loss, const Tensor& instances, const Tensor& table, const OptionalTensor& labels,
     Reduction reduction, L1Mask mask) {
   const Problem<T> problem(instances, table, labels);
-  const RowGrads<T> grad(grad_loss, problem, reduction);
+  const RowGrads<T> grad(grad_loss, reduction, problem.rows(), problem.rows());
   const auto shape = [&](int64_t rows) { return std::array{rows, problem.width()}; };
   Gradient<T> grad_instances;
   Gradient<T> grad_table;

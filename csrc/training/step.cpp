@@ -128,11 +128,13 @@ Tensor TrainingStep::run(
 
   const Tensor& decoded_visual = visual_decoder_.forward(latents);
   const auto visual_error =
-      visual_reconstruction_(decoded_visual, features, labels, weights.cross_reconstruction);
+      visual_reconstruction_(
+      decoded_visual, features, labels, weights.reconstruction, weights.cross_reconstruction);
   visual_decoder_.backward(decoded_visual, latents, grad_latents);
   const Tensor& decoded_semantic = semantic_decoder_.forward(latents);
   const auto semantic_error =
-      semantic_reconstruction_(decoded_semantic, semantics, labels, class_weights, weights.cross_reconstruction);
+      semantic_reconstruction_(
+      decoded_semantic, semantics, labels, class_weights, weights.reconstruction, weights.cross_reconstruction);
   semantic_decoder_.backward(decoded_semantic, latents, grad_latents);
 
   const auto [alignment, distance] =
@@ -155,8 +157,8 @@ Tensor TrainingStep::run(
   const double vtov = std::get<0>(contrastive).item<double>();
   const double vtos = std::get<1>(contrastive).item<double>();
   const double stov = std::get<2>(contrastive).item<double>();
-  const double total = reconstruction + weights.kl * kl + weights.cross_reconstruction * cross +
-      weights.alignment * aligned + weights.vtov * vtov + weights.vtos * vtos +
+  const double total = weights.reconstruction * reconstruction + weights.kl * kl +
+      weights.cross_reconstruction * cross + weights.alignment * aligned + weights.vtov * vtov + weights.vtos * vtos +
       weights.stov * stov;
   return at::tensor({total, reconstruction, kl, cross, aligned, vtov, vtos, stov}, at::kDouble);
 }

@@ -15,8 +15,8 @@ from mcfa_fast.baselines.checks import check_choice
 from mcfa_fast.baselines.preparation import ROWS_PER_CHUNK, FeaturePreparation, unit_rows
 from mcfa_fast.config import Task
 from mcfa_fast.data.chunks import row_chunks
-from mcfa_fast.inference.inputs import training_inputs
-from mcfa_fast.inference.zero_shot import ZeroShotClassifier
+from mcfa_fast.inference.inputs import as_features, training_inputs
+from mcfa_fast.inference.zero_shot import Candidates, ZeroShotClassifier
 
 __all__ = ["Baseline", "TrainingData"]
 
@@ -127,6 +127,36 @@ class Baseline(ZeroShotClassifier):
             self.set_params(**parameters)
             self._fit(data)
             yield self
+
+    def score_path(
+        self,
+        features: ArrayLike | Tensor,
+        labels: ArrayLike | Tensor,
+        semantics: ArrayLike | Tensor,
+        grid: Iterable[Mapping[str, Any]],
+        *,
+        images: ArrayLike | Tensor,
+        candidates: Candidates,
+    ) -> Iterator[np.ndarray]:
+        """Score other images with one setting of the hyperparameters after the other.
+
+        Args:
+            features, labels, semantics, grid: see :meth:`fit_path`.
+            images: raw features [N, F] to score, which are prepared once.
+            candidates: class indices or names [K], the columns.
+
+        Yields:
+            Uncalibrated scores [N, K] for each setting.
+
+        Raises:
+            TypeError, ValueError: as :meth:`fit_path` and :meth:`decision_function`.
+        """
+        prepared = None
+        for fitted in self.fit_path(features, labels, semantics, grid):
+            if prepared is None:
+                prepared = self.preparation_.apply(as_features(images, self.n_features_in_))
+                candidates = self._resolve(candidates)
+            yield fitted._class_scores(prepared, candidates)
 
     @property
     def n_features_in_(self) -> int:

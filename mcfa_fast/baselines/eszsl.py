@@ -74,7 +74,7 @@ class ESZSL(Baseline):
         # S (S^T S + λ I)^-1 = (S S^T + λ I)^-1 S: as many unknowns as classes, not as attributes.
         right = np.linalg.solve(s @ s.T + self.semantic_penalty * np.eye(len(s)), s)
         left = data.moment / (data.spectrum.values + self.visual_penalty)[:, None]
-        self.weights_ = data.spectrum.vectors @ (left @ right)
+        self.weights_ = (data.spectrum.vectors @ left) @ right
 
     def _scores(self, x: np.ndarray, s: np.ndarray) -> np.ndarray:
         return x @ (self.weights_ @ s.T)

@@ -17,7 +17,8 @@ __all__ = ["Ridge"]
 
 class _Problem(NamedTuple):
     spectrum: Spectrum
-    moment: np.ndarray  # Q^T x^T T [F, A]
+    moment: np.ndarray  # Q^T x^T Y [F, S], with Y the one-hot labels: T = Y S
+    semantics: np.ndarray  # S [S, A]
     mean: np.ndarray  # of T's rows [A]
 
 
@@ -62,12 +63,12 @@ class Ridge(Baseline):
         sums = class_sums(data.features, data.labels, len(data.semantics))
         counts = np.bincount(data.labels)
         mean = counts @ data.semantics / len(data.labels)
-        return _Problem(spectrum, spectrum.vectors.T @ (sums.T @ data.semantics), mean)
+        return _Problem(spectrum, spectrum.vectors.T @ sums.T, data.semantics, mean)
 
     def _fit(self, data: _Problem) -> None:
         check_positive(penalty=self.penalty)
         solution = data.moment / (data.spectrum.values + self.penalty)[:, None]
-        self.weights_ = data.spectrum.vectors @ solution
+        self.weights_ = (data.spectrum.vectors @ solution) @ data.semantics
         self.intercept_ = data.mean
 
     def _scores(self, x: np.ndarray, s: np.ndarray) -> np.ndarray:

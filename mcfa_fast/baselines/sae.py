@@ -86,7 +86,7 @@ class SAE(Baseline):
         check_choice(get_args(Direction), direction=self.direction)
         divisors = data.values[:, None] + self.penalty * data.spectrum.values
         solution = (1 + self.penalty) * data.moment / divisors
-        self.weights_ = data.vectors @ solution @ data.spectrum.vectors.T
+        self.weights_ = data.vectors @ (solution @ data.spectrum.vectors.T)
 
     def _scores(self, x: np.ndarray, s: np.ndarray) -> np.ndarray:
         if self.direction == "encode":

@@ -57,7 +57,7 @@ def benchmark(
     semantics: SemanticsOption = None,
     methods: Annotated[
         str,
-        typer.Option(help="Methods or groups of them (closed-form, linear, mcfa), with commas."),
+        typer.Option(help="Methods or groups (closed-form, linear, trained, mcfa), with commas."),
     ] = "closed-form",
     splits: Annotated[
         Optional[str],

@@ -128,6 +128,9 @@ def _powers(low: int, high: int) -> tuple[float, ...]:
     return tuple(10.0**exponent for exponent in range(low, high + 1))
 
 
+# Of steps on the hinge losses of bilinear maps, which hardly depend on the rate over two decades.
+_BILINEAR = {"learning_rate": (3.0, 30.0, 300.0), "epochs": (5, 20)}
+
 METHODS: dict[str, Method] = {
     "eszsl": BaselineMethod(
         baselines.ESZSL,
@@ -147,6 +150,20 @@ METHODS: dict[str, Method] = {
     "iap": BaselineMethod(baselines.IAP, {"penalty": _powers(-1, 1)}, "linear"),
     "sync": BaselineMethod(
         baselines.SynC, {"penalty": _powers(-2, 1), "width": (0.25, 0.5, 1.0, 2.0)}, "linear"
+    ),
+    "devise": BaselineMethod(baselines.DeViSE, _BILINEAR, "trained"),
+    "ale": BaselineMethod(baselines.ALE, _BILINEAR, "trained"),
+    "sje": BaselineMethod(baselines.SJE, _BILINEAR, "trained"),
+    "latem": BaselineMethod(
+        baselines.LatEm,
+        {"maps": (2, 4), "learning_rate": (10.0, 30.0, 100.0), "epochs": (10,)},
+        "trained",
+    ),
+    "cmt": BaselineMethod(
+        baselines.CMT, {"learning_rate": (1e-3, 3e-3, 1e-2), "epochs": (5, 20)}, "trained"
+    ),
+    "sse": BaselineMethod(
+        baselines.SSE, {"smoothing": (0.1, 0.3, 1.0), "epochs": (5, 10)}, "trained"
     ),
     "mcfa-paper": MCFAMethod("paper", {"selection": "validation"}),
     "mcfa-reference": MCFAMethod("reference"),

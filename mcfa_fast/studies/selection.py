@@ -61,7 +61,7 @@ def select(
 
     Args:
         baseline: its parameters outside the grid count, its task above all; it is not changed.
-        grid: settings to try, ordered as :meth:`~mcfa_fast.baselines.base.Baseline.fit_path` wants.
+        grid: settings to try, ordered as :meth:`~mcfa_fast.baselines.base.Baseline.fit_path` says.
         features: training rows [n, F].
         labels: class index [n] of every row.
         semantics: descriptors [C, A]; those of unseen classes are not looked at.
@@ -102,12 +102,12 @@ def _outcomes(
     """Outcome of every setting on one fold."""
     generalized = baseline.task == "gzsl"
     rows, candidates = fold_test(fold, generalized=generalized)
-    images = features[rows]
-    path = baseline.fit_path(
-        features[fold.train], fold.labels[fold.train], semantics[fold.classes], grid
+    path = baseline.score_path(
+        features[fold.train],
+        fold.labels[fold.train],
+        semantics[fold.classes],
+        grid,
+        images=features[rows],
+        candidates=candidates,
     )
-    outcomes = []
-    for fitted in path:
-        scores = fitted.decision_function(images, candidates=candidates, calibration=0.0)
-        outcomes.append(fold_outcome(scores, fold, generalized=generalized))
-    return outcomes
+    return [fold_outcome(scores, fold, generalized=generalized) for scores in path]

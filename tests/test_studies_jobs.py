@@ -1,0 +1,136 @@
+"""The job runner: what it records, and what it survives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mcfa_fast.studies import JobLog, JobResult, run_jobs
+from mcfa_fast.training.checkpoint import CheckpointError
+
+
+def square(job):
+    """The work of most tests; some jobs are trouble."""
+    number = job["number"]
+    if job.get("trouble") == "raise":
+        raise ValueError(f"number {number} is no good")
+    if job.get("trouble") == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.get("trouble") == "nan":
+        return [{"square": float("nan")}]
+    if job.get("trouble") == "array":
+        return [{"square": np.zeros(2)}]
+    if job.get("trouble") == "slow":
+        time.sleep(600)
+    return [{"square": number**2, "threads": torch.get_num_threads(), "worker": os.getpid()}]
+
+
+def jobs(*numbers, **options):
+    return [{"number": number, **options} for number in numbers]
+
+
+def test_every_job_is_done_once_and_recorded(tmp_path):
+    log = JobLog(tmp_path / "new" / "jobs.jsonl")
+    told = []
+    run_jobs(jobs(1, 2, 3, 4), square, log, workers=2, on_result=told.append)
+    assert sorted(r.job["number"] for r in told) == [1, 2, 3, 4]
+    again = JobLog(tmp_path / "new" / "jobs.jsonl")
+    assert again.results == log.results
+    for result in again.results:
+        assert result.error is None and result.seconds >= 0
+        assert result.rows[0]["square"] == result.job["number"] ** 2
+        assert result.rows[0]["threads"] == 1
+    found = {result.rows[0]["worker"] for result in again.results}
+    assert len(found) <= 2 and os.getpid() not in found
+
+
+def test_finished_jobs_are_skipped_and_failed_ones_tried_again(tmp_path):
+    log = JobLog(tmp_path / "jobs")
+    log.append(JobResult({"number": 1}, [{"square": -1}], None, 0.5))
+    log.append(JobResult({"number": 2}, [], "some error", 0.5))
+    told = []
+    run_jobs(jobs(1, 2), square, JobLog(tmp_path / "jobs"), on_result=told.append)
+    assert [result.job["number"] for result in told] == [2]
+    results = JobLog(tmp_path / "jobs").results
+    assert [r.rows[0]["square"] for r in results] == [-1, 4]
+    assert all(r.error is None for r in results)
+
+
+def test_trouble_of_one_job_leaves_the_others(tmp_path):
+    log = JobLog(tmp_path / "jobs")
+    kinds = {1: "raise", 2: "die", 3: "nan", 4: "array", 5: None, 6: "die", 7: None}
+    planned = [{"number": number, "trouble": kind} for number, kind in kinds.items()]
+    run_jobs(planned, square, log, workers=2)
+    errors = {result.job["number"]: result.error for result in log.results}
+    assert set(errors) == set(kinds)
+    assert "number 1 is no good" in errors[1] and "Traceback" in errors[1]
+    assert "worker process died" in errors[2] and "worker process died" in errors[6]
+    assert "not JSON compliant" in errors[3] and "not JSON serializable" in errors[4]
+    assert errors[5] is None and errors[7] is None
+    assert [r.rows[0]["square"] for r in log.results if r.error is None] in ([25, 49], [49, 25])
+
+
+def test_a_line_cut_off_by_a_crash_counts_as_not_run(tmp_path):
+    path = tmp_path / "jobs"
+    log = JobLog(path)
+    for number in (1, 2):
+        log.append(JobResult({"number": number}, [{"square": number}], None, 0.5))
+    whole = path.read_bytes()
+    for length in range(whole.index(b"\n") + 1, len(whole)):
+        path.write_bytes(whole[:length])
+        cut = JobLog(path)
+        assert [r.job["number"] for r in cut.results] == [1]
+        assert not cut.finished({"number": 2})
+        cut.append(JobResult({"number": 2}, [{"square": 2}], None, 0.5))
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("line", [b"nonsense", b'{"job": 1}', b"[]", b'"text"', b'\xff"'])
+def test_a_damaged_line_is_named(line, tmp_path):
+    path = tmp_path / "jobs"
+    JobLog(path).append(JobResult({"number": 1}, [], None, 0.5))
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(CheckpointError, match="line 2: damaged"):
+        JobLog(path)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A child of another process may be dead without having been waited for.
+    return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+def test_a_killed_run_leaves_no_workers_and_resumes(tmp_path):
+    path = tmp_path / "jobs"
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < 2:
+        assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    worker = json.loads(path.read_bytes().splitlines()[0])["rows"][0]["worker"]
+    while alive(worker):
+        assert time.monotonic() < deadline, "the worker lives on"
+        time.sleep(0.05)
+    told = []
+    run_jobs(jobs(1, 2, 3), square, JobLog(path), on_result=told.append)
+    assert [result.job["number"] for result in told] == [3]
+
+
+if __name__ == "__main__":
+    planned = [*jobs(1, 2), *jobs(3, trouble="slow")]
+    run_jobs(planned, square, JobLog(Path(sys.argv[1])))
