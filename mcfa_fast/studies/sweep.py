@@ -16,7 +16,7 @@ from mcfa_fast.inference.heads import Method
 from mcfa_fast.studies.jobs import WORKER_DIED, Finished, in_workers
 from mcfa_fast.studies.outcomes import FOLDS
 from mcfa_fast.studies.space import Range, Space, grid
-from mcfa_fast.studies.sweep_plan import SweepPlan
+from mcfa_fast.studies.sweep_plan import SweepPlan, base_config
 from mcfa_fast.studies.trial_score import FoldRun, FoldTraining, TrialScore
 from mcfa_fast.studies.trials import TrialRow, best_trial, trials_csv
 from mcfa_fast.training.checkpoint import write_atomically
@@ -134,15 +134,10 @@ def sweep(
     """
     from mcfa_fast.studies.journal import Journal, exclusive  # needs Optuna
 
-    plan = SweepPlan.make(
-        search,
-        training=FoldTraining(data, features, semantics, folds, method, device),
-        splits=splits,
-        task=task,
-        mode=mode,
-        fixed=fixed or {},
-        seeds=seeds,
-    )
+    fixed = fixed or {}
+    base = base_config(task, mode, fixed)
+    training = FoldTraining(base, data, features, semantics, folds, method, device)
+    plan = SweepPlan.make(search, fixed, training, splits, seeds)
     for name, number in (("trials", trials), ("jobs", jobs)):
         if number is not None and number < 1:
             raise ValueError(f"{name}: expected 1 or more, got {number}")
@@ -200,11 +195,11 @@ class _Run:
     def write(self) -> tuple[list[TrialRow], MCFAConfig | None]:
         """Write the results of all trials so far; returns them, and the best configuration."""
         rows = self.journal.rows()
-        generalized = self.plan.base.task == "gzsl"
+        generalized = self.plan.training.base.task == "gzsl"
         table = trials_csv(rows, list(self.plan.space), self.plan.splits, generalized=generalized)
         _write(self.out / "trials.csv", table)
         best = best_trial(rows)
-        config = best and self.plan.config(best.options, self.plan.seeds[0])
+        config = best and self.plan.training.config(best.options, self.plan.seeds[0])
         if config is not None:
             _write(self.out / "best.json", config.model_dump_json(indent=2) + "\n")
         return rows, config
@@ -222,12 +217,7 @@ class _Run:
             for step, part in enumerate(self.plan.parts):
                 if active.ended:
                     break
-                try:
-                    config = self.plan.config(options, part.seed)
-                except ValueError as error:  # values that do not go together
-                    self._end(active, "failed", str(error))
-                    break
-                yield FoldRun(trial.number, step, part, config)
+                yield FoldRun(trial.number, step, part, options)
 
     def _trials(self) -> Iterator[Trial]:
         start = time.monotonic()

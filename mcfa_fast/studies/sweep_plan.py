@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ from mcfa_fast.studies.comparison import data_fingerprint, load_once, resolve_sp
 from mcfa_fast.studies.space import Choice, Range, Space, resolve_space
 from mcfa_fast.studies.trial_score import FoldTraining, Part, parts_of
 
-__all__ = ["SweepPlan"]
+__all__ = ["SweepPlan", "base_config"]
 
 _MODES = get_args(MCFAConfig.model_fields["mode"].annotation)
 
@@ -24,7 +24,6 @@ class SweepPlan:
 
     Attributes:
         space: what varies.
-        base: all other options.
         training: what workers do.
         parts: the trainings of every trial.
         splits: names of the splits.
@@ -33,7 +32,6 @@ class SweepPlan:
     """
 
     space: dict[str, Range | Choice]
-    base: MCFAConfig
     training: FoldTraining
     parts: list[Part]
     splits: list[str]
@@ -44,37 +42,39 @@ class SweepPlan:
     def make(
         cls,
         search: Space,
-        *,
+        fixed: Container[str],
         training: FoldTraining,
         splits: Sequence[str] | None,
-        task: Task,
-        mode: str,
-        fixed: Mapping[str, Any],
         seeds: Sequence[int],
     ) -> SweepPlan:
         """Check arguments of :func:`~mcfa_fast.studies.sweep.sweep`.
 
+        Args:
+            search, splits, seeds: see there.
+            fixed: names of options that may not vary.
+            training: what workers do.
+
         Raises:
             ValueError: as there.
         """
-        seeds = tuple(dict.fromkeys(seeds))
+        base, seeds = training.base, tuple(dict.fromkeys(seeds))
         if not (search and seeds):
             raise ValueError("search, seeds: expected an option and a seed, got none")
-        for name, value, known in (("mode", mode, _MODES), ("method", training.method, METHODS)):
-            if value not in known:
-                raise ValueError(f"{name}: expected one of {known}, got {value!r}")
+        if training.method not in METHODS:
+            raise ValueError(f"method: expected one of {METHODS}, got {training.method!r}")
         if training.folds < 2:
             raise ValueError(f"folds: expected 2 or more, got {training.folds}")
-        base = _base(task, mode, fixed)
         space = resolve_space(search, base)
-        if twice := space.keys() & fixed.keys():
-            raise ValueError(f"{min(twice)}: expected to be either searched or fixed, got both")
+        for key in space:
+            if key in fixed:
+                raise ValueError(f"{key}: expected to be either searched or fixed, got both")
 
         dataset = load_once(training.data, training.features, training.semantics)
         names = resolve_splits(dataset, dataset.split_names if splits is None else splits)
         if not names:
             raise ValueError("splits: expected one or more, got none")
-        parts, fewest = parts_of(dataset, names, seeds, training.folds, generalized=task == "gzsl")
+        generalized = base.task == "gzsl"
+        parts, fewest = parts_of(dataset, names, seeds, training.folds, generalized=generalized)
         _check_classes(space, base, fewest)
         identity = {
             **data_fingerprint(dataset),
@@ -86,18 +86,17 @@ class SweepPlan:
             "folds": training.folds,
         }
         identity = json.loads(json.dumps(identity))  # lists for tuples, as when it is read back
-        return cls(space, base, training, parts, names, seeds, identity)
-
-    def config(self, options: Mapping[str, Any], seed: int) -> MCFAConfig:
-        """The configuration of a trial.
-
-        Raises:
-            ValueError: when its options do not go together.
-        """
-        return self.base.replace(seed=seed, **options)
+        return cls(space, training, parts, names, seeds, identity)
 
 
-def _base(task: Task, mode: str, fixed: Mapping[str, Any]) -> MCFAConfig:
+def base_config(task: Task, mode: str, fixed: Mapping[str, Any]) -> MCFAConfig:
+    """The preset with fixed options, its ``selection="test"`` replaced by "last".
+
+    Raises:
+        ValueError: on an unknown mode, a bad option, or one that may not be fixed.
+    """
+    if mode not in _MODES:
+        raise ValueError(f"mode: expected one of {_MODES}, got {mode!r}")
     for key, argument in {"task": "task", "mode": "mode", "seed": "seeds"}.items():
         if key in fixed:
             raise ValueError(f"{key}: not to be fixed, it is given by {argument!r}")

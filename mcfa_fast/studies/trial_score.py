@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,12 +33,12 @@ class Part(NamedTuple):
 
 
 class FoldRun(NamedTuple):
-    """A job for a worker: the trial's configuration on its part number `step`."""
+    """A job for a worker: part number `step` of a trial, and the options that the trial tries."""
 
     trial: int
     step: int
     part: Part
-    config: MCFAConfig
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class FoldTraining:
     """The work of one job: train on a fold, and test on the classes held out. It can be pickled.
 
     Attributes:
+        base: options that are the same in all trials.
         data, features, semantics: what :func:`mcfa_fast.data.load` is given.
         folds: number of folds.
         method: which classifier is tested.
         device: where to train.
     """
 
+    base: MCFAConfig
     data: str
     features: str | None
     semantics: str | None
@@ -62,12 +64,13 @@ class FoldTraining:
     def __call__(self, run: FoldRun) -> FoldOutcome:
         """The outcome; None when the training diverges."""
         dataset = load_once(self.data, self.features, self.semantics)
-        generalized = run.config.task == "gzsl"
+        config = self.config(run.options, run.part.seed)
+        generalized = config.task == "gzsl"
         rows = dataset.split(run.part.split, generalized=generalized).train
         fold = selection_folds(
             dataset.labels[rows], self.folds, generalized=generalized, seed=run.part.seed
         )[run.part.fold]
-        classifier = MCFAClassifier(run.config, method=self.method, device=self.device)
+        classifier = MCFAClassifier(config, method=self.method, device=self.device)
         try:
             classifier.fit(
                 dataset.features[rows[fold.train]],
@@ -81,6 +84,10 @@ class FoldTraining:
             dataset.features[rows[tested]], candidates=candidates, calibration=0.0
         )
         return fold_outcome(scores, fold, generalized=generalized)
+
+    def config(self, options: Mapping[str, Any], seed: int) -> MCFAConfig:
+        """The configuration of a trial."""
+        return self.base.replace(seed=seed, **options)
 
 
 class TrialScore:
