@@ -120,6 +120,11 @@ def nearest(shape: Shape) -> Work:
     return Work(flops=2 * shape.n * shape.c * shape.d)
 
 
+def encoder(rows: int, features: int, hidden: int, latent: int) -> Work:
+    """The two matrix products between features and latent means."""
+    return Work(flops=2 * rows * (features * hidden + hidden * latent))
+
+
 def linear(rows: int, inputs: int, outputs: int, *, first: bool = False) -> Work:
     """A linear layer's product forward and its two backward; the first layer's input needs none."""
     return Work(flops=(4 if first else 6) * rows * inputs * outputs)

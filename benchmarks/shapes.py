@@ -22,6 +22,17 @@ class Shape(NamedTuple):
         return f"{self.n}x{self.d}x{self.c}"
 
 
+class Files(NamedTuple):
+    """N rows of F features in a file, and C classes."""
+
+    n: int
+    f: int
+    c: int
+
+    def __str__(self) -> str:
+        return f"{self.n}x{self.f}x{self.c}"
+
+
 class ContrastiveBatch(NamedTuple):
     visual: Tensor
     """[N, D]"""
@@ -79,6 +90,11 @@ RECONSTRUCTION = (Shape(25, 512, 5), Shape(1024, 512, 70), Shape(16384, 512, 70)
 SAMPLING = (Shape(25, 64, 5), *ALIGNMENT)
 INFERENCE = (Shape(1024, 64, 70), Shape(65536, 64, 70), Shape(65536, 64, 1000))
 
+NEAREST = (1, 5)
+# A query at a time, or few.
+INFERENCE_FEW = (Shape(1, 64, 70), Shape(64, 64, 1000))
+FILES = Files(1_000_000, 512, 70)
+
 # Contenders that form N×N matrices run up to here.
 LARGEST_QUADRATIC = 8192
 
@@ -86,6 +102,7 @@ SCALING = tuple(Shape(2**k, 64, 70) for k in range(8, 18))
 SCALING_PEERS = tuple(Shape(n, 64, 70) for n in (1024, 4096, 8192, 16384))
 
 TINY = Shape(48, 16, 6)
+TINY_FILES = Files(600, 16, 6)
 TINY_PAIRS = Shape(32, 16, 16)
 TINY_SCALING = tuple(Shape(n, 16, 6) for n in (256, 1024))
 

@@ -111,6 +111,35 @@ TARGETS = (
         4.0,
         peers.PLAIN,
     ),
+    Target(
+        f"classification of a file of {shapes.FILES.n:,} × {shapes.FILES.f}, {shapes.FILES.c} "
+        "classes",
+        {
+            "job": "classification",
+            "n": shapes.FILES.n,
+            "method": "softmax",
+            "dtype": "float32",
+            "threads": shapes.THREADS[-1],
+        },
+        FLOOR,
+        0.70,
+    ),
+    *(
+        Target(
+            f"nearest of {shape.c:,} classes, {shape.n:,} × {shape.d}, top {k}",
+            {
+                "job": "inference",
+                **shape._asdict(),
+                "k": k,
+                "threads": shapes.THREADS[-1],
+            },
+            FASTER,
+            1.0,
+            peers.PLAIN,
+        )
+        for shape in shapes.INFERENCE
+        for k in shapes.NEAREST
+    ),
     Target(_losses(_LARGEST), _fused(_LARGEST, "scaling"), FLOOR, 0.75),
     Target(_losses(_LARGEST), _fused(_LARGEST, "scaling"), MEMORY, 2**30),
     *(

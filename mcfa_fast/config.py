@@ -238,6 +238,11 @@ class MCFAConfig(BaseModel):
     resample_latents: bool = Field(
         True, description="Generate fresh latents in every classifier epoch, or only once."
     )
+    image_prototypes: bool = Field(
+        False,
+        description="Nearest class for task 'gzsl': a seen class is as near as the nearer of its "
+        "descriptor's latent and the mean of its images' latents, not the former alone.",
+    )
     drop_last: bool = Field(
         False, description="Leave out the classifier's last batch of an epoch when incomplete."
     )

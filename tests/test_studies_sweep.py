@@ -204,7 +204,7 @@ def test_value_is_the_mean_accuracy_among_held_out_classes(tmp_path, in_process)
     assert row.calibrations == {}
 
 
-@pytest.mark.parametrize("method", ["softmax", "nearest"])
+@pytest.mark.parametrize("method", ["softmax", "nearest", "ensemble"])
 def test_generalized_value_is_the_harmonic_mean_at_one_calibration(method, tmp_path, in_process):
     options = {**SMALL, "seen_latents": 50}
     result = run(tmp_path, {"epochs": Choice((2,))}, fixed=options, task="gzsl", method=method)

@@ -81,7 +81,8 @@ def train(
         dataset = load_data(source)
         name = dataset.split(split, generalized=config.task == "gzsl").name
         if run_dir is None:
-            parts = (dataset.name, name, config.task, config.mode, f"seed{config.seed}")
+            kind = config.mode if config_file is None else config_file.stem
+            parts = (dataset.name, name, config.task, kind, f"seed{config.seed}")
             run_dir = Path("runs") / "-".join(parts).replace("/", "_").replace(":", "_")
         train_and_report(config, dataset, name, run_dir, device, source)
 
