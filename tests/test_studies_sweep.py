@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -308,6 +309,25 @@ def test_trouble_of_one_trial_leaves_the_others(tmp_path, script):
     again = run(tmp_path)
     assert {job.trial for job in jobs} == {3} and again.rows[3].state == "complete"
     assert [r for r in again.rows if r.number != 3] == [r for r in result.rows if r.number != 3]
+
+
+def test_results_may_come_in_any_order(tmp_path, monkeypatch):
+    def backwards(source, work, *, workers):
+        for batch in iter(lambda: list(islice(source, 3)), []):
+            for job in reversed(batch):
+                error = "Traceback: no good" if job.trial == 2 and job.step == 1 else None
+                yield Finished(job, 0.1 * (job.step + job.trial), error, 0.25)
+
+    monkeypatch.setattr(module, "in_workers", backwards)
+    told = []
+    result = run(tmp_path, on_progress=told.append)
+    states = ["complete", "complete", "failed", "complete", "complete", "complete"]
+    assert [row.state for row in result.rows] == states
+    assert [row.value for row in result.rows if row.value is not None] == pytest.approx(
+        [0.1, 0.2, 0.4, 0.5, 0.6]
+    )
+    assert [state.trainings for state in told[:3]] == [1, 2, 3]
+    assert [state.failure for state in told if state.failure] == ["Traceback: no good"]
 
 
 def test_no_trial_begins_after_the_timeout(tmp_path, script):
