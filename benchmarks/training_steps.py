@@ -232,8 +232,6 @@ def library_values(data: Data) -> list[Tensor]:
     """The same by the library's step, in float64: noise drawn in float32 would differ."""
     model, batch = data.model().double(), data.first_batch()
     parameters = list(model.parameters())
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
     config = data.config
     step = _C.TrainingStep(
         parameters,

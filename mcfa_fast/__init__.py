@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from mcfa_fast import compat, data, functional, ops, reference
 from mcfa_fast.config import MCFAConfig
+from mcfa_fast.deployment import export_classifier, load_exported
 from mcfa_fast.inference import LatentIndex, MCFAClassifier
 from mcfa_fast.losses import (
     ContrastiveLosses,
@@ -40,7 +41,9 @@ __all__ = [
     "WassersteinAlignment",
     "compat",
     "data",
+    "export_classifier",
     "functional",
+    "load_exported",
     "ops",
     "reference",
 ]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cli_run import ONE_EPOCH, invoke
 
 
 @pytest.fixture(scope="module")
@@ -11,3 +12,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory):
+    """The folder of a finished generalized run on digits; tests only read it."""
+    threads = torch.get_num_threads()  # which the command may set to one
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    result = invoke("train", "--preset", "gzsl", *ONE_EPOCH, "--seed", "3", "--run-dir", folder)
+    torch.set_num_threads(threads)
+    assert result.exit_code == 0, result.output
+    return folder

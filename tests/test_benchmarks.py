@@ -79,6 +79,15 @@ def test_quick_run_checks_every_contender_and_writes_results(tmp_path):
         assert all(seconds > 0 for seconds in record["seconds"].values())
 
 
+def test_service_benchmark_measures_and_writes_a_table(tmp_path):
+    command = [sys.executable, BENCHMARKS / "serving.py", "--seconds", "0.2"]
+    run = subprocess.run([*command, "--results", tmp_path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    text = (tmp_path / "serve.md").read_text()
+    assert text.count("\n| json") == text.count("\n| npy") == 3
+    assert "The server held" in text
+
+
 def test_recall_is_the_share_of_the_wanted_that_was_found(benchmarks):
     index = benchmarks("latent_index")
     found = torch.tensor([[1, 2, 3, 4, 5], [9, 8, 7, 6, 5]])

@@ -1,6 +1,7 @@
 """The command line, on real digits with a training of one epoch."""
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -9,28 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from cli_run import ONE_EPOCH, invoke
+from rich.console import Console
 
 import mcfa_fast as mf
-from mcfa_fast.cli import app
-
-ONE_EPOCH = ["--set", "epochs=1", "--set", "classifier_epochs=1"]
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    """A finished generalized run on digits."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    result = invoke("train", "--preset", "gzsl", *ONE_EPOCH, "--seed", "3", "--run-dir", folder)
-    assert result.exit_code == 0, result.output
-    return folder
 
 
 def test_train_leaves_a_whole_run_folder(run_dir):
@@ -101,6 +86,19 @@ def test_predict_writes_what_the_classifier_says(run_dir, tmp_path, method):
     assert float(rows[0]["score"]) == pytest.approx(
         classifier.predict_proba(features).max(axis=1)[0], rel=1e-5
     )
+
+
+def test_predict_shows_its_progress_on_a_terminal_only(run_dir, tmp_path, monkeypatch):
+    np.save(tmp_path / "features.npy", mf.data.load("digits").features[:40])
+    arguments = ["predict", run_dir, tmp_path / "features.npy", "-o", tmp_path / "a", "--format"]
+    result = invoke(*arguments, "npy")
+    assert result.exit_code == 0 and "40 rows classified" in result.output
+    assert "40/40" not in result.output
+    assert np.load(tmp_path / "a").shape == (40, 1)
+    terminal = Console(force_terminal=True, file=io.StringIO())
+    monkeypatch.setattr("mcfa_fast.cli.predict.console", terminal)
+    assert invoke(*arguments, "csv").exit_code == 0
+    assert "40/40" in terminal.file.getvalue()
 
 
 def test_info_tells_versions_build_and_devices():

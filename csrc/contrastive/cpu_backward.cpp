@@ -41,7 +41,7 @@ void add_visual_pairs(
     const Latents<T>& visual, const SortedLabels& labels, const SoftmaxWeights<T>& others,
     const SoftmaxWeights<T>* positives, Tensor& grad) {
   const auto tiling = Tiling::of(visual.rows());
-  auto spaces = workspaces<T>(tiling, tiling, grad.options());
+  auto spaces = workspaces<T>();
   for_each_pair(SymmetricSchedule(tiling.count()), [&](const TilePair& pair, int thread) {
     at::AutoDispatchBelowADInplaceOrView guard;
     auto& space = spaces[thread];
@@ -77,9 +77,9 @@ void add_visual_pairs(
     if (diagonal) {
       set_diagonal(tile, T(0));
     }
-    rows_of(grad, tiling, pair.row).addmm_(space.matrix, right);
+    add_product_(rows_of(grad, tiling, pair.row), space.matrix, right);
     if (!diagonal) {
-      rows_of(grad, tiling, pair.column).addmm_(space.matrix.t(), left);
+      add_product_(rows_of(grad, tiling, pair.column), space.matrix.t(), left);
     }
   });
 }
@@ -96,7 +96,7 @@ void add_cross_pairs(
   auto replicas = shared
       ? at::zeros({schedule.replicas(), semantic.rows(), semantic.columns()}, grad_semantic.options())
       : grad_semantic.unsqueeze(0);
-  auto spaces = workspaces<T>(rows, columns, grad_visual.options());
+  auto spaces = workspaces<T>();
   for_each_pair(schedule, [&](const TilePair& pair, int thread) {
     at::AutoDispatchBelowADInplaceOrView guard;
     auto& space = spaces[thread];
@@ -104,8 +104,9 @@ void add_cross_pairs(
     const auto right = rows_of(semantic.values(), columns, pair.column);
     const auto tile = space.multiply(left, right);
     SoftmaxWeights<T>::apply(tile, instances, rows.begin(pair.row), classes, columns.begin(pair.column));
-    rows_of(grad_visual, rows, pair.row).addmm_(space.matrix, right);
-    rows_of(replicas.select(0, pair.replica), columns, pair.column).addmm_(space.matrix.t(), left);
+    add_product_(rows_of(grad_visual, rows, pair.row), space.matrix, right);
+    add_product_(
+        rows_of(replicas.select(0, pair.replica), columns, pair.column), space.matrix.t(), left);
   });
   if (shared) {
     grad_semantic.add_(replicas.sum(0));

@@ -1,5 +1,5 @@
 // The contrastive losses on the CPU, forward, in memory linear in N + C: similarities exist one cache-sized
-// tile at a time. Tiles are products of PyTorch's own matrix multiply.
+// tile at a time.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -19,7 +19,7 @@ void sum_visual_pairs(
     const Latents<T>& visual, const SortedLabels& labels, const Scaling<T>& scaling, LogSumExps<T>& others,
     LogSumExps<T>* positives) {
   const auto tiling = Tiling::of(visual.rows());
-  auto spaces = workspaces<T>(tiling, tiling, visual.values().options());
+  auto spaces = workspaces<T>();
   for_each_pair(SymmetricSchedule(tiling.count()), [&](const TilePair& pair, int thread) {
     at::AutoDispatchBelowADInplaceOrView guard;
     auto& space = spaces[thread];
@@ -55,7 +55,7 @@ void sum_cross_pairs(
   const auto columns = Tiling::of(semantic.rows());
   const CrossSchedule schedule(rows.count(), columns.count());
   LogSumExps<T> replicas(schedule.replicas() * semantic.rows(), scaling);
-  auto spaces = workspaces<T>(rows, columns, visual.values().options());
+  auto spaces = workspaces<T>();
   for_each_pair(schedule, [&](const TilePair& pair, int thread) {
     at::AutoDispatchBelowADInplaceOrView guard;
     auto& space = spaces[thread];

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../common/matmul.h"
 #include "batch.h"
 #include "similarity.h"
 #include "tiles.h"
@@ -15,29 +16,20 @@ namespace mcfa_fast {
 // One tile of dot products per thread, and what goes with it.
 template <typename T>
 struct Workspace {
-  Workspace(int64_t rows, int64_t columns, const at::TensorOptions& options)
-      : products(at::empty({rows * columns}, options)) {}
-
-  // rows · columns^T, written into the workspace.
+  // rows · columns^T, kept until the next tile.
   Tile<T> multiply(const at::Tensor& rows, const at::Tensor& columns) {
-    matrix = products.as_strided({rows.size(0), columns.size(0)}, {columns.size(0), 1});
-    at::mm_out(matrix, rows, columns.t());
+    matrix = product(rows, columns.t());
     return {matrix.template mutable_data_ptr<T>(), columns.size(0), rows.size(0), columns.size(0)};
   }
 
-  at::Tensor products;
-  at::Tensor matrix;  // the part of `products` that holds the current tile
+  at::Tensor matrix;
   std::vector<T> sums;
   std::vector<T> positives;
 };
 
 template <typename T>
-std::vector<Workspace<T>> workspaces(const Tiling& rows, const Tiling& columns, const at::TensorOptions& options) {
-  std::vector<Workspace<T>> spaces;
-  for (int thread = 0; thread < at::get_num_threads(); ++thread) {
-    spaces.emplace_back(std::min(rows.tile, rows.rows), std::min(columns.tile, columns.rows), options);
-  }
-  return spaces;
+std::vector<Workspace<T>> workspaces() {
+  return std::vector<Workspace<T>>(at::get_num_threads());
 }
 
 inline at::Tensor rows_of(const at::Tensor& values, const Tiling& tiling, int64_t tile) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "../common/matmul.h"
 #include "../common/simd.h"
 
 namespace mcfa_fast {
@@ -38,7 +39,8 @@ constexpr int64_t kColumnsPerBlock = 64;
 MCFA_INSTANTIATE_LAYER_LOOPS(float)
 MCFA_INSTANTIATE_LAYER_LOOPS(double)
 
-void column_sums(const Tensor& grad, const Tensor& sums) {
+Tensor column_sums(const Tensor& grad) {
+  auto sums = at::empty({grad.size(1)}, grad.options());
   const int64_t rows = grad.size(0);
   const int64_t columns = grad.size(1);
   AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "column_sums", [&] {
@@ -54,6 +56,7 @@ void column_sums(const Tensor& grad, const Tensor& sums) {
       }
     });
   });
+  return sums;
 }
 
 void relu_backward_(const Tensor& grad, const Tensor& output) {
@@ -68,48 +71,30 @@ void relu_backward_(const Tensor& grad, const Tensor& output) {
 
 }  // namespace
 
-const Tensor& resized(const Tensor& buffer, at::IntArrayRef shape) {
-  if (buffer.sizes() != shape) {
-    buffer.resize_(shape);
-  }
-  return buffer;
-}
-
-Linear::Linear(const Tensor& weight, const Tensor& bias)
-    : weight_(weight.detach()),
-      bias_(bias.detach()),
-      grad_weight_(weight.grad()),
-      grad_bias_(bias.grad()),
-      output_(at::empty({0}, weight_.options())) {
-  TORCH_CHECK(
-      grad_weight_.defined() && grad_bias_.defined(), "expected every parameter to have a gradient to write to");
-}
+Linear::Linear(const Tensor& weight, const Tensor& bias) : weight_(weight), bias_(bias) {}
 
 const Tensor& Linear::forward(const Tensor& input, bool relu) {
-  resized(output_, {input.size(0), weight_.size(0)});
-  at::addmm_out(output_, bias_, input, weight_.t());
-  return relu ? output_.relu_() : output_;
+  output_ = linear(input, weight_, bias_, relu);
+  return output_;
 }
 
 void Linear::backward(const Tensor& grad, const Tensor& input) {
-  at::mm_out(grad_weight_, grad.t(), input);
-  column_sums(grad, grad_bias_);
+  weight_.mutable_grad() = product(grad.t(), input);
+  bias_.mutable_grad() = column_sums(grad);
 }
 
-void Linear::backward_input(const Tensor& grad, const Tensor& result, bool add) const {
-  if (add) {
-    result.addmm_(grad, weight_);
-  } else {
-    Tensor out = resized(result, {grad.size(0), weight_.size(1)});
-    at::mm_out(out, grad, weight_);
-  }
+Tensor Linear::backward_input(const Tensor& grad) const {
+  return product(grad, weight_);
+}
+
+void Linear::add_backward_input(const Tensor& grad, const Tensor& sum) const {
+  add_product_(sum, grad, weight_);
 }
 
 Encoder::Encoder(const std::vector<Tensor>& parameters)
     : hidden_(parameters.at(0), parameters.at(1)),
       mean_(parameters.at(2), parameters.at(3)),
-      logvar_(parameters.at(4), parameters.at(5)),
-      grad_hidden_(at::empty({0}, parameters[0].options())) {}
+      logvar_(parameters.at(4), parameters.at(5)) {}
 
 std::pair<Tensor, Tensor> Encoder::forward(const Tensor& features) {
   const Tensor& hidden = hidden_.forward(features, /*relu=*/true);
@@ -120,27 +105,26 @@ void Encoder::backward(const Tensor& grad_mean, const Tensor& grad_logvar, const
   const Tensor& hidden = hidden_.output();
   mean_.backward(grad_mean, hidden);
   logvar_.backward(grad_logvar, hidden);
-  mean_.backward_input(grad_mean, grad_hidden_, /*add=*/false);
-  logvar_.backward_input(grad_logvar, grad_hidden_, /*add=*/true);
-  relu_backward_(grad_hidden_, hidden);
-  hidden_.backward(grad_hidden_, features);
+  const Tensor grad_hidden = mean_.backward_input(grad_mean);
+  logvar_.add_backward_input(grad_logvar, grad_hidden);
+  relu_backward_(grad_hidden, hidden);
+  hidden_.backward(grad_hidden, features);
 }
 
 Decoder::Decoder(const std::vector<Tensor>& parameters)
-    : first_(parameters.at(0), parameters.at(1)),
-      second_(parameters.at(2), parameters.at(3)),
-      grad_hidden_(at::empty({0}, parameters[0].options())) {}
+    : first_(parameters.at(0), parameters.at(1)), second_(parameters.at(2), parameters.at(3)) {}
 
 const Tensor& Decoder::forward(const Tensor& latents) {
   return second_.forward(first_.forward(latents, /*relu=*/true));
 }
 
 void Decoder::backward(const Tensor& grad, const Tensor& latents, const Tensor& grad_latents) {
-  second_.backward(grad, first_.output());
-  second_.backward_input(grad, grad_hidden_, /*add=*/false);
-  relu_backward_(grad_hidden_, first_.output());
-  first_.backward(grad_hidden_, latents);
-  first_.backward_input(grad_hidden_, grad_latents, /*add=*/true);
+  const Tensor& hidden = first_.output();
+  second_.backward(grad, hidden);
+  const Tensor grad_hidden = second_.backward_input(grad);
+  relu_backward_(grad_hidden, hidden);
+  first_.backward(grad_hidden, latents);
+  first_.add_backward_input(grad_hidden, grad_latents);
 }
 
 }  // namespace mcfa_fast

@@ -1,5 +1,5 @@
-// The layers of a VAE with their gradients, over buffers that keep their memory from step to step.
-// Tensors that forward() returns are valid until its next call; gradients are written, not added.
+// The layers of a VAE with their gradients. Tensors that forward() returns are valid until its next call; the
+// parameters' gradients are set, not added to.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,10 +9,7 @@
 
 namespace mcfa_fast {
 
-// `buffer` with the given shape; its memory is taken anew only when it has to grow.
-const at::Tensor& resized(const at::Tensor& buffer, at::IntArrayRef shape);
-
-// y = x W^T + b, with the parameters' `.grad`.
+// y = x W^T + b.
 class Linear {
  public:
   Linear(const at::Tensor& weight, const at::Tensor& bias);
@@ -23,8 +20,11 @@ class Linear {
   // The gradients of the parameters, given that of the output [rows, outputs] for `input`.
   void backward(const at::Tensor& grad, const at::Tensor& input);
 
-  // The gradient of the input [rows, inputs], written or added to `result`.
-  void backward_input(const at::Tensor& grad, const at::Tensor& result, bool add) const;
+  // The gradient of the input [rows, inputs].
+  at::Tensor backward_input(const at::Tensor& grad) const;
+
+  // The same, added to `sum`.
+  void add_backward_input(const at::Tensor& grad, const at::Tensor& sum) const;
 
   const at::Tensor& output() const {
     return output_;
@@ -34,7 +34,7 @@ class Linear {
   }
 
  private:
-  at::Tensor weight_, bias_, grad_weight_, grad_bias_, output_;
+  at::Tensor weight_, bias_, output_;
 };
 
 // Linear-ReLU, then one linear head each for mean and log-variance.
@@ -54,7 +54,6 @@ class Encoder {
 
  private:
   Linear hidden_, mean_, logvar_;
-  at::Tensor grad_hidden_;
 };
 
 // Linear-ReLU-Linear.
@@ -71,7 +70,6 @@ class Decoder {
 
  private:
   Linear first_, second_;
-  at::Tensor grad_hidden_;
 };
 
 }  // namespace mcfa_fast

@@ -14,11 +14,10 @@ SoftmaxTraining::SoftmaxTraining(
     const Tensor& weight, const Tensor& bias, double learning_rate, double beta1, double beta2)
     : layer_(weight, bias), learning_rate_(learning_rate), beta1_(beta1), beta2_(beta2) {
   for (const auto& parameter : {weight, bias}) {
-    parameters_.push_back(parameter.detach());
-    gradients_.push_back(parameter.grad());
-    first_moments_.push_back(at::zeros_like(parameters_.back()));
-    second_moments_.push_back(at::zeros_like(parameters_.back()));
-    steps_.push_back(at::zeros({}, parameters_.back().options().dtype(at::kFloat)));
+    parameters_.push_back(parameter);
+    first_moments_.push_back(at::zeros_like(parameter.detach()));
+    second_moments_.push_back(at::zeros_like(parameter.detach()));
+    steps_.push_back(at::zeros({}, parameter.options().dtype(at::kFloat).requires_grad(false)));
   }
 }
 
@@ -44,7 +43,7 @@ void SoftmaxTraining::epoch(const Tensor& latents, const Tensor& labels, int64_t
       step.add_(1);
     }
     at::_fused_adam_(
-        parameters_, gradients_, first_moments_, second_moments_, /*max_exp_avg_sqs=*/{}, steps_, learning_rate_,
+        parameters_, {parameters_[0].grad(), parameters_[1].grad()}, first_moments_, second_moments_, /*max_exp_avg_sqs=*/{}, steps_, learning_rate_,
         beta1_, beta2_, /*weight_decay=*/0.0, /*eps=*/1e-8, /*amsgrad=*/false, /*maximize=*/false);
   }
 }

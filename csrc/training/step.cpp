@@ -71,10 +71,12 @@ std::vector<Tensor> part(const std::vector<Tensor>& parameters, size_t begin, si
   return {parameters.begin() + begin, parameters.begin() + end};
 }
 
-void check_batch(const Tensor& tensor, const char* name, const Tensor& like) {
+void check_batch(const Tensor& tensor, const char* name, const at::TensorOptions& type) {
   check_matrix(tensor, name, "[rows, features]");
-  check_same_dtype(tensor, name, like, "parameters");
-  check_same_device(tensor, name, like, "parameters");
+  TORCH_CHECK_TYPE(
+      tensor.scalar_type() == type.dtype().toScalarType(), "expected `", name, "` to have the parameters' dtype, ",
+      type.dtype().toScalarType(), ", but got ", tensor.scalar_type());
+  TORCH_CHECK_VALUE(tensor.is_cpu(), "expected `", name, "` on the CPU, but got ", tensor.device());
   TORCH_CHECK_VALUE(tensor.is_contiguous(), "expected `", name, "` to be contiguous");
 }
 
@@ -87,15 +89,13 @@ TrainingStep::TrainingStep(const std::vector<Tensor>& parameters, StepOptions op
       visual_decoder_(part(parameters, kPerEncoder, kPerVAE)),
       semantic_encoder_(part(parameters, kPerVAE, kPerVAE + kPerEncoder)),
       semantic_decoder_(part(parameters, kPerVAE + kPerEncoder, 2 * kPerVAE)),
-      temperature_(at::full({}, options_.temperature, at::kDouble)),
-      latents_(at::empty({0}, type_)),
-      grad_latents_(at::empty({0}, type_)) {}
+      temperature_(at::full({}, options_.temperature, at::kDouble)) {}
 
 Tensor TrainingStep::run(
     const Tensor& features, const Tensor& semantics, const Tensor& any_labels, const LossWeights& weights,
     const at::Generator& generator) {
-  check_batch(features, "features", latents_);
-  check_batch(semantics, "semantics", latents_);
+  check_batch(features, "features", type_);
+  check_batch(semantics, "semantics", type_);
   check_labels(any_labels, features, "features");
   const Tensor labels = checked_labels(any_labels, semantics.size(0));
   at::AutoDispatchBelowADInplaceOrView no_autograd;
@@ -111,7 +111,7 @@ Tensor TrainingStep::run(
   const Tensor visual_noise = draw_noise(instances, generator);
   const Tensor semantic_noise = draw_noise(classes, generator);
   // Instances first, then classes: both pass each decoder together.
-  const Tensor& latents = resized(latents_, {all, width});
+  const Tensor latents = at::empty({all, width}, type_);
   const Tensor visual = latents.narrow(0, 0, instances);
   const Tensor semantic = latents.narrow(0, instances, classes);
   sample_latents(visual_mean, visual_logvar, visual_noise, power, visual);
@@ -122,9 +122,7 @@ Tensor TrainingStep::run(
   const auto [grad_visual, grad_semantic, grad_temperature] = contrastive_backward(
       scalar(weights.vtov), scalar(weights.vtos), scalar(weights.stov), visual, semantic, labels, temperature_, contrastive,
       options_.positives);
-  const Tensor& grad_latents = resized(grad_latents_, {all, width});
-  grad_latents.narrow(0, 0, instances).copy_(grad_visual);
-  grad_latents.narrow(0, instances, classes).copy_(grad_semantic);
+  const Tensor grad_latents = at::cat({grad_visual, grad_semantic});
 
   const Tensor& decoded_visual = visual_decoder_.forward(latents);
   const auto visual_error =

@@ -33,8 +33,7 @@ struct StepOptions {
 
 class TrainingStep {
  public:
-  // Weight and bias of every layer, in the order of MCFA.parameters(), on the CPU, each with a `.grad` that the step
-  // overwrites.
+  // Weight and bias of every layer, in the order of MCFA.parameters(), on the CPU. Each step sets their `.grad`.
   TrainingStep(const std::vector<at::Tensor>& parameters, StepOptions options);
 
   // Losses [8], float64 in the order of MCFALosses, of the batch of `features` [N, F], class descriptors `semantics`
@@ -53,7 +52,7 @@ class TrainingStep {
   Decoder visual_decoder_;
   Encoder semantic_encoder_;
   Decoder semantic_decoder_;
-  at::Tensor temperature_, latents_, grad_latents_;
+  at::Tensor temperature_;
 };
 
 }  // namespace mcfa_fast

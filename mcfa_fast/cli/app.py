@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from mcfa_fast.cli import benchmark, demo, evaluate, info, predict, sweep, train
+from mcfa_fast.cli import (
+    add_class,
+    benchmark,
+    demo,
+    evaluate,
+    export,
+    info,
+    predict,
+    serve,
+    sweep,
+    train,
+)
 
 app = typer.Typer(
     name="mcfa-fast",
@@ -20,6 +31,9 @@ for command in (
     train.train,
     evaluate.evaluate,
     predict.predict,
+    add_class.add_class,
+    export.export,
+    serve.serve,
     benchmark.benchmark,
     sweep.sweep,
     info.info,

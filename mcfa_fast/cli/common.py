@@ -21,6 +21,9 @@ console = Console()
 DATA_FILE = "data.json"
 """In a run folder: which data the run was trained on."""
 
+CLASSIFIER_FILE = "classifier.pt"
+"""In a run folder: the trained classifier."""
+
 
 class Preset(str, Enum):
     zsl = "zsl"
@@ -35,10 +38,30 @@ class Mode(str, Enum):
 class Method(str, Enum):
     softmax = "softmax"
     nearest = "nearest"
+    ensemble = "ensemble"
+
+
+class ExportFormat(str, Enum):
+    torchscript = "torchscript"
+    export = "export"
+    onnx = "onnx"
 
 
 DataOption = Annotated[
     str, typer.Option(help="A dataset folder, an xlsa17 folder, the authors' folder, or 'digits'.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+MethodOption = Annotated[Method, typer.Option(help="Which classifier.")]
+CalibrationOption = Annotated[
+    Optional[float],
+    typer.Option(help="Subtract this from the scores of seen classes (calibrated stacking)."),
+]
+EncoderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH|NAME",
+        help="The sentence-transformers model that described the run's classes.",
+    ),
 ]
 FeaturesOption = Annotated[
     Optional[str], typer.Option(help="Which features of the folder, as 512 for features_512.npy.")
@@ -76,9 +99,8 @@ def errors_as_messages():
 
 
 def fail(message: str) -> None:
-    Console(stderr=True).print(
-        f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True
-    )
+    text = f"[bold red]error:[/] {escape(message)}"
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -119,10 +141,21 @@ def read_source(run_dir: Path) -> dict[str, Any]:
         ) from None
 
 
-def load_classifier(run_dir: Path, device: str) -> mf.MCFAClassifier:
-    path = run_dir / "classifier.pt"
+def load_classifier(
+    run_dir: Path,
+    device: str = "cpu",
+    *,
+    method: Method | None = None,
+    calibration: float | None = None,
+) -> mf.MCFAClassifier:
+    path = run_dir / CLASSIFIER_FILE
     if not path.exists():
         raise ValueError(
             f"{run_dir}: expected the folder of a finished run, but it has no {path.name}"
         )
-    return mf.MCFAClassifier.load(path, device=device)
+    classifier = mf.MCFAClassifier.load(path, device=device)
+    if method is not None:
+        classifier.set_params(method=method.value)
+    if calibration is not None:
+        classifier.set_params(calibration=calibration)
+    return classifier

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from mcfa_fast.cli.common import (
+    CalibrationOption,
     DeviceOption,
     Method,
+    RunArgument,
     console,
     errors_as_messages,
     load_classifier,
@@ -21,27 +22,22 @@ from mcfa_fast.evaluation import evaluate as evaluate_classifier
 
 
 def evaluate(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run_dir: RunArgument,
     data: Annotated[
         Optional[str], typer.Option(help="Where the run's data lies now, if it has moved.")
     ] = None,
     split: Annotated[Optional[str], typer.Option(help="Another split of the same classes.")] = None,
-    calibration: Annotated[
-        Optional[float],
-        typer.Option(help="Subtract this from the scores of seen classes (calibrated stacking)."),
-    ] = None,
+    calibration: CalibrationOption = None,
     device: DeviceOption = "cpu",
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class.")] = False,
 ) -> None:
     """Evaluate the classifiers of a run again, on the test images of its split."""
     with errors_as_messages():
-        classifier = load_classifier(run_dir, device)
+        classifier = load_classifier(run_dir, device, calibration=calibration)
         source = read_source(run_dir)
         dataset = load_data(source | ({"data": data} if data else {}))
         generalized = classifier.config_.task == "gzsl"
         chosen = dataset.split(split or source["split"], generalized=generalized)
-        if calibration is not None:
-            classifier.set_params(calibration=calibration)
         results = {
             method.value: evaluate_classifier(
                 classifier.set_params(method=method.value), dataset, chosen

@@ -132,22 +132,27 @@ class ClassifierHeads:
 
     @property
     def index(self) -> LatentIndex:
-        """Every class's latent mean under the class's index; built when first needed.
-
-        With ``image_prototypes``, the seen classes of task "gzsl" have a second vector: the mean of
-        the latent means of their images that the softmax is trained on.
-        """
+        """The :meth:`class_vectors` under the classes' indices; built when first needed."""
         if self._index is None:
-            means = class_latents(self.model, self.semantics, self.classes, per_class=1).mean
-            self._index = LatentIndex(means.shape[1])
-            self._index.add(means, self.classes)
-            bank = self._seen_bank
-            if self.model.config.image_prototypes and bank is not None:
-                classes, rows = bank.labels.unique(return_inverse=True)
-                sums = means.new_zeros(len(classes), means.shape[1]).index_add_(0, rows, bank.mean)
-                prototypes = sums / rows.bincount()[:, None]
-                self._index.add(prototypes, classes, several=True)
+            vectors, classes = self.class_vectors()
+            self._index = LatentIndex(vectors.shape[1])
+            self._index.add(vectors, classes, several=True)
         return self._index
+
+    def class_vectors(self) -> tuple[Tensor, Tensor]:
+        """What the nearest class is found among: vectors [V, D] and whose they are [V].
+
+        Every class's latent mean. With ``image_prototypes``, the seen classes of task "gzsl" have a
+        second vector: the mean of the latent means of their images that the softmax is trained on.
+        """
+        vectors = class_latents(self.model, self.semantics, self.classes, per_class=1).mean
+        bank = self._seen_bank
+        if not self.model.config.image_prototypes or bank is None:
+            return vectors, self.classes
+        classes, rows = bank.labels.unique(return_inverse=True)
+        sums = vectors.new_zeros(len(classes), vectors.shape[1]).index_add_(0, rows, bank.mean)
+        prototypes = sums / rows.bincount()[:, None]
+        return torch.cat([vectors, prototypes]), torch.cat([self.classes, classes])
 
     @property
     def sharpness(self) -> float:

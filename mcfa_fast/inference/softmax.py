@@ -82,8 +82,6 @@ class SoftmaxClassifier(nn.Module):
         Raises:
             ValueError: when `draw` gives no latents or other numbers of latents and labels.
         """
-        for parameter in self.parameters():
-            parameter.grad = torch.zeros_like(parameter)
         training = load().SoftmaxTraining(
             *self.parameters(), learning_rate=learning_rate, beta1=0.5, beta2=0.999
         )

@@ -78,11 +78,8 @@ class NativeStep:
     def __init__(self, model: MCFA, optimizer: FusedAdam, generator: torch.Generator) -> None:
         self._optimizer = optimizer
         self._generator = generator
-        parameters = list(model.parameters())
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
         self._step = load().TrainingStep(
-            parameters,
+            list(model.parameters()),
             temperature=model.config.temperature,
             positives=model.config.positives,
             scale_power=model.scale_power,

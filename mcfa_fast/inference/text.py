@@ -1,0 +1,81 @@
+"""Class descriptors from sentences, with a sentence-transformers encoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["DEFAULT_ENCODER", "SentenceEncoder"]
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+"""Of the `text` descriptors that many zero-shot data sets come with; 384 values."""
+
+
+class SentenceEncoder:
+    r"""Describes a class by the normalised mean of its sentences' unit vectors.
+
+    .. math:: d = m / \lVert m \rVert, \quad m = \frac{1}{n} \sum_i e(t_i) / \lVert e(t_i) \rVert
+
+    The encoder has to be the one that made the descriptors a classifier was trained on: vectors of
+    another encoder mean something else, even where their length is the same.
+
+    Args:
+        name: folder of a sentence-transformers model, read without any network access, or the name
+            of one on the Hugging Face hub. Code that comes with a model is never run.
+
+    Raises:
+        ImportError: without ``pip install mcfa_fast[text]``.
+        ValueError: when there is no such model or it cannot be read.
+    """
+
+    def __init__(self, name: str | os.PathLike[str] = DEFAULT_ENCODER) -> None:
+        self.name = os.fspath(name)
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ImportError(f"{error}; sentences need: pip install 'mcfa_fast[text]'") from error
+        folder = Path(self.name)
+        if not folder.is_dir() and (folder.is_absolute() or self.name.startswith(".")):
+            raise ValueError(f"{self.name}: there is no such folder of a sentence encoder")
+        if folder.is_dir() and not (folder / "modules.json").is_file():
+            # Else a missing pooling layer would be made up.
+            raise ValueError(
+                f"{self.name}: expected a sentence-transformers model: no modules.json"
+            )
+        try:
+            self._model = SentenceTransformer(
+                self.name,
+                device="cpu",
+                local_files_only=folder.is_dir(),
+                trust_remote_code=False,
+            )
+        except Exception as error:  # damaged and absent models raise many kinds
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"{self.name}: cannot be loaded as a sentence encoder: {reason:.300}"
+            ) from error
+
+    def describe(self, sentences: Sequence[str]) -> np.ndarray:
+        """The class descriptor [A], float32 with unit norm.
+
+        Args:
+            sentences: one or more non-empty sentences about the class.
+
+        Raises:
+            TypeError, ValueError: on anything else, or sentences that cancel out.
+        """
+        if isinstance(sentences, str) or not all(isinstance(text, str) for text in sentences):
+            raise TypeError("sentences: expected a list of strings")
+        if not sentences or not all(text.strip() for text in sentences):
+            raise ValueError("sentences: expected one or more non-empty strings")
+        vectors = self._model.encode(
+            list(sentences), normalize_embeddings=True, show_progress_bar=False
+        )
+        mean = np.asarray(vectors, dtype=np.float32).mean(axis=0)
+        norm = np.linalg.norm(mean)
+        if not norm > 1e-6:
+            raise ValueError(f"sentences: {self.name} gives vectors for them that cancel out")
+        return mean / norm

@@ -1,0 +1,7 @@
+"""Classification over HTTP (``pip install mcfa_fast[serve]``)."""
+
+from mcfa_fast.serving.app import create_app
+from mcfa_fast.serving.limits import Limits
+from mcfa_fast.serving.service import Service
+
+__all__ = ["Limits", "Service", "create_app"]

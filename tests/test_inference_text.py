@@ -1,0 +1,89 @@
+"""Class descriptors from sentences."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_model import describe, save_sentence_model
+
+from mcfa_fast.inference.text import SentenceEncoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+AID = Path(__file__).resolve().parents[2] / "shared" / "data" / "aid"
+MINILM = os.environ.get("MCFA_FAST_MINILM")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder") / "tiny"
+    save_sentence_model(folder, 5)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [["a loop"], ["a loop top", "line"], ["line line bottom", "a", "a top"]],
+)
+def test_descriptor_is_the_normalised_mean_of_unit_vectors(folder, sentences):
+    descriptor = SentenceEncoder(folder).describe(sentences)
+    assert descriptor.dtype == np.float32
+    np.testing.assert_allclose(descriptor, describe(sentences, 5), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "error", "message"),
+    [
+        ("a loop", TypeError, "sentences: expected a list of strings"),
+        ([1], TypeError, "sentences: expected a list of strings"),
+        ([], ValueError, "sentences: expected one or more non-empty"),
+        (["a", " "], ValueError, "sentences: expected one or more non-empty"),
+        (["loop", "against"], ValueError, "cancel out"),
+    ],
+)
+def test_bad_sentences(folder, sentences, error, message):
+    with pytest.raises(error, match=message):
+        SentenceEncoder(folder).describe(sentences)
+
+
+def test_absent_and_damaged_models(folder, tmp_path):
+    with pytest.raises(ValueError, match="no such folder of a sentence encoder"):
+        SentenceEncoder(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"expected a sentence-transformers model: no modules"):
+        SentenceEncoder(tmp_path)
+    (tmp_path / "modules.json").write_text("[]]")
+    with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
+        SentenceEncoder(tmp_path)
+
+
+def test_a_model_with_code_of_its_own_is_not_run(tmp_path):
+    (tmp_path / "own_module.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'run')!r}).touch()\nclass Own: pass\n"
+    )
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "own_module.Own"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
+        SentenceEncoder(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_the_package_the_message_says_what_to_install(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ImportError, match=r"pip install 'mcfa_fast\[text\]'"):
+        SentenceEncoder(folder)
+
+
+@pytest.mark.skipif(
+    MINILM is None or not AID.is_dir(),
+    reason="needs ../shared/data/aid, and MCFA_FAST_MINILM=FOLDER with all-MiniLM-L6-v2",
+)
+def test_minilm_gives_the_text_descriptors_of_aid():
+    encoder = SentenceEncoder(MINILM)
+    names = json.loads((AID / "class_names.json").read_text())
+    sentences = json.loads((AID / "class_sentences.json").read_text())
+    stored = np.load(AID / "semantics.npz")["text"]
+    made = np.stack([encoder.describe(sentences[name]) for name in names])
+    np.testing.assert_allclose(made, stored, atol=1e-6)
