@@ -5,10 +5,9 @@ import json
 import sys
 
 import pytest
-from typer.testing import CliRunner
+from cli_run import invoke
 
 import mcfa_fast as mf
-from mcfa_fast.cli import app
 from mcfa_fast.studies import sweep
 from mcfa_fast.studies.jobs import WORKER_DIED, Finished
 
@@ -29,10 +28,6 @@ ONE = ["--splits", "7/3:0", *SMALL]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
