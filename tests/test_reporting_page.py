@@ -62,8 +62,8 @@ def test_every_section_and_figure_is_there(pages, name):
     sections = [*SECTIONS, "trade-off"] if generalized else SECTIONS
     assert {f"run1-{section}" for section in sections} | {"environment"} <= set(page.ids)
     assert ("run1-trade-off" in page.ids) == generalized
-    # Eight losses, two maps, and per classifier a matrix and bars.
-    assert page.tags["svg"] == 8 + 2 + 4 + generalized + (name == "validated")
+    # Eight losses, two maps, and for each of three classifiers a matrix and bars.
+    assert page.tags["svg"] == 8 + 2 + 6 + generalized + (name == "validated")
     labels = [v for tag, key, v in page.attributes if tag == "svg" and key == "aria-label"]
     assert len(labels) == page.tags["svg"] and all(labels)
     assert all(title for title, _ in page.tables)
@@ -121,21 +121,22 @@ def test_the_hardest_confusions_are_the_matrix_s_largest(pages, runs):
 
 def test_optimistic_results_are_labelled_in_every_table_and_others_are_not(pages, runs, tmp_path):
     badge = '<span class="badge">optimistic: best test epoch</span>'
-    assert pages["gzsl"][0].count(badge) == 2  # the softmax's card and row
+    assert pages["gzsl"][0].count(badge) == 4  # cards and rows of softmax and ensemble
     assert "optimistic" not in pages["zsl"][1].text.replace("(optimistic, for mode", "")
     text, page, _ = report(tmp_path, runs["gzsl"], runs["validated"])
-    assert text.count(badge) == 3
+    assert text.count(badge) == 6
     notes = [row[-1] for row in page.table("Mean per-class accuracy in %. H")[1:]]
-    assert notes == ["optimistic: best test epoch", "", "", ""]
+    optimistic = "optimistic: best test epoch"
+    assert notes == [optimistic, "", optimistic, "", "", ""]
     assert "odd 10/2:0, GZSL: 2 runs" in page.text and "not comparable" not in text
 
 
 def test_the_best_calibration_is_marked_as_chosen_on_the_test_rows(pages):
     text, page = pages["gzsl"]
     points = [row[1] for row in page.table("Operating points")[1:]]
-    assert points == ["used", "best H, chosen on the test rows"] * 2
+    assert points == ["used", "best H, chosen on the test rows"] * 3
     figure = text[text.index("Seen-unseen curves:") :].split("</svg>")[0]
-    for method in ("softmax", "nearest"):
+    for method in ("softmax", "nearest", "ensemble"):
         assert f"{method}: best H, chosen on the test rows" in figure
 
 
@@ -194,7 +195,7 @@ def test_figures_have_the_page_s_colours_only(pages):
     assert not {name for _, name, _ in page.attributes} & {"fill", "stroke", "color"}
     styles = " ".join(value for _, name, value in page.attributes if name == "style")
     used = set(re.findall(r"var\(--([\w-]+)\)", styles))
-    assert {"ink", "seen", "unseen", "softmax", "nearest", "class-0"} <= used <= set(COLOURS)
+    assert {"ink", "seen", "unseen", "softmax", "nearest", "ensemble", "class-0"} <= used <= set(COLOURS)
     assert "#" not in styles.replace("url(#", "") and "rgb" not in styles
 
 
@@ -206,11 +207,12 @@ def test_several_runs_are_compared_first(runs, tmp_path):
     text, page, _ = report(tmp_path, runs["zsl"], runs["gzsl"], runs["validated"])
     assert text.index('id="comparison"') < text.index('id="run1"') < text.index('id="run3"')
     rows = page.table("Mean per-class accuracy in %. H")[1:]
-    wanted = [(name, method) for name in runs for method in ("softmax", "nearest")]
+    methods = ("softmax", "nearest", "ensemble")
+    wanted = [(name, method) for name in runs for method in methods]
     assert [(row[0], row[3]) for row in rows] == wanted
     assert [row[7] for row in rows[:2]] == ["–", "–"]
     harmonic = stored(runs["gzsl"])["results"]["nearest"]["generalized"]["harmonic"]
-    assert rows[3][7] == f"{100 * harmonic:.1f}"
+    assert rows[4][7] == f"{100 * harmonic:.1f}"
     assert "not comparable" in text
     options = {row[0]: row[1:] for row in page.table("All other options are the same")[1:]}
     assert options["seed"] == ["0", "4", "0"] and "temperature" not in options

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mcfa_fast.studies import JobLog, JobResult, run_jobs
+from mcfa_fast.studies.jobs import WORKER_DIED, in_workers
 from mcfa_fast.training.checkpoint import CheckpointError
 
 
@@ -49,6 +50,27 @@ def test_every_job_is_done_once_and_recorded(tmp_path):
         assert result.rows[0]["threads"] == 1
     found = {result.rows[0]["worker"] for result in again.results}
     assert len(found) <= 2 and os.getpid() not in found
+
+
+def test_a_job_is_asked_for_when_the_results_before_it_are_known():
+    seen = []
+
+    def source():
+        while len(seen) < 3:
+            number = seen[-1].result[0]["square"] if seen else 2
+            trouble = "raise" if len(seen) == 2 else None
+            yield {"number": number, "trouble": trouble}
+
+    for result in in_workers(source(), square):
+        seen.append(result)
+    assert [result.job["number"] for result in seen] == [2, 4, 16]
+    assert [result.error is None for result in seen] == [True, True, False]
+    assert seen[2].result is None and "number 16 is no good" in seen[2].error
+
+
+def test_a_dead_worker_is_told_apart():
+    (result,) = in_workers(jobs(1, trouble="die"), square)
+    assert (result.result, result.error) == (None, WORKER_DIED)
 
 
 def test_finished_jobs_are_skipped_and_failed_ones_tried_again(tmp_path):

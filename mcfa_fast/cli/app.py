@@ -14,6 +14,7 @@ from mcfa_fast.cli import (
     predict,
     report,
     serve,
+    sweep,
     train,
 )
 
@@ -36,6 +37,7 @@ for command in (
     export.export,
     serve.serve,
     benchmark.benchmark,
+    sweep.sweep,
     info.info,
 ):
     app.command()(command)

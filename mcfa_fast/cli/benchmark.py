@@ -20,6 +20,8 @@ from mcfa_fast.cli.common import (
     errors_as_messages,
     fail,
     load_data,
+    parse_seeds,
+    parts,
 )
 from mcfa_fast.studies import (
     Comparison,
@@ -87,9 +89,9 @@ def benchmark(
     """
     with errors_as_messages():
         dataset = load_data({"data": data, "features": features, "semantics": semantics})
-        names = resolve_methods(_parts(methods))
-        chosen_splits = resolve_splits(dataset, _parts(splits) if splits else dataset.split_names)
-        planned = plan(names, chosen_splits, _parts(tasks), _seeds(seeds))
+        names = resolve_methods(parts(methods))
+        chosen_splits = resolve_splits(dataset, parts(splits) if splits else dataset.split_names)
+        planned = plan(names, chosen_splits, parts(tasks), parse_seeds(seeds))
         if not planned:
             raise ValueError("splits: expected at least one run, but the data has no splits")
         out = out or Path("runs") / f"benchmark-{dataset.name}"
@@ -125,17 +127,6 @@ def _run(planned: list[Job], work: Comparison, log: JobLog, workers: int) -> Non
                 console.print(f"[bold red]failed:[/] {name}\n{escape(result.error.rstrip())}")
 
         run_jobs(planned, work, log, workers=workers, on_result=show)
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in _parts(text)]
-    except ValueError:
-        raise ValueError(f"seeds: expected whole numbers with commas, got {text!r}") from None
 
 
 def _rich(table: Table) -> RichTable:

@@ -117,6 +117,17 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     return parsed
 
 
+def parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in parts(text)]
+    except ValueError:
+        raise ValueError(f"seeds: expected whole numbers with commas, got {text!r}") from None
+
+
 def load_data(source: dict[str, Any]) -> mf.data.Dataset:
     return mf.data.load(source["data"], features=source["features"], semantics=source["semantics"])
 

@@ -36,18 +36,32 @@ def train(
     semantics: SemanticsOption = None,
     split: SplitOption = None,
     preset: Annotated[
-        Preset, typer.Option(help="Table I settings for zero-shot or generalized zero-shot.")
-    ] = Preset.zsl,
+        Optional[Preset],
+        typer.Option(help="Table I settings for zero-shot (the default) or generalized zero-shot."),
+    ] = None,
     mode: Annotated[
-        Mode, typer.Option(help="The paper's equations, or what the authors' public code does.")
-    ] = Mode.paper,
+        Optional[Mode],
+        typer.Option(
+            help="The paper's equations (the default), or what the authors' public code does."
+        ),
+    ] = None,
+    config_file: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--config",
+            help="JSON file of all options in place of --preset and --mode, as the best.json of "
+            "a sweep or the config.json of a run.",
+        ),
+    ] = None,
     settings: Annotated[
         Optional[list[str]],
         typer.Option(
             "--set", metavar="KEY=VALUE", help="Change any option of MCFAConfig; repeatable."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random stream.")] = 0,
+    seed: Annotated[
+        Optional[int], typer.Option(help="Seed of every random stream (default: 0, or the file's).")
+    ] = None,
     run_dir: Annotated[
         Optional[Path],
         typer.Option(help="Folder of the run; a killed run resumes there (default: below runs/)."),
@@ -60,15 +74,32 @@ def train(
     classifier and results. Calling it again with a killed run's folder resumes the run.
     """
     with errors_as_messages():
-        overrides = {"seed": seed} | parse_settings(settings or [])
-        config = getattr(mf.MCFAConfig, mode.value)(preset.value, **overrides)
+        overrides = {} if seed is None else {"seed": seed}
+        overrides |= parse_settings(settings or [])
+        config = _config(preset, mode, config_file).replace(**overrides)
         source = {"data": data, "features": features, "semantics": semantics}
         dataset = load_data(source)
         name = dataset.split(split, generalized=config.task == "gzsl").name
         if run_dir is None:
-            parts = (dataset.name, name, preset.value, mode.value, f"seed{config.seed}")
+            kind = config.mode if config_file is None else config_file.stem
+            parts = (dataset.name, name, config.task, kind, f"seed{config.seed}")
             run_dir = Path("runs") / "-".join(parts).replace("/", "_").replace(":", "_")
         train_and_report(config, dataset, name, run_dir, device, source)
+
+
+def _config(preset: Preset | None, mode: Mode | None, path: Path | None) -> mf.MCFAConfig:
+    if path is None:
+        return getattr(mf.MCFAConfig, (mode or Mode.paper).value)((preset or Preset.zsl).value)
+    if preset is not None or mode is not None:
+        raise typer.BadParameter(
+            "it holds what --preset and --mode say; --set changes options of it",
+            param_hint="--config",
+        )
+    text = path.read_text()
+    try:
+        return mf.MCFAConfig(**json.loads(text))
+    except (TypeError, json.JSONDecodeError):
+        raise ValueError(f"{path}: expected a JSON object of options of MCFAConfig") from None
 
 
 def train_and_report(

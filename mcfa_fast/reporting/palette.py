@@ -20,6 +20,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "unseen": ("#c2540f", "#f5994f"),
     "softmax": ("#6246b8", "#ab94f5"),
     "nearest": ("#0b806a", "#43cdac"),
+    "ensemble": ("#9c3d73", "#ef9cc7"),
     "warning": ("#8a5a00", "#f0c052"),
     "on-cell": ("#fefefe", "#fdfdfd"),
     "class-0": ("#c43d5b", "#f28a9c"),

@@ -22,7 +22,7 @@ from mcfa_fast.studies.jobs import Job
 from mcfa_fast.studies.methods import METHODS
 from mcfa_fast.training.run_folder import fingerprint
 
-__all__ = ["Comparison", "data_fingerprint", "plan", "resolve_splits", "split_ratio"]
+__all__ = ["Comparison", "data_fingerprint", "load_once", "plan", "resolve_splits", "split_ratio"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Comparison:
 
     def __call__(self, job: Job) -> list[dict[str, Any]]:
         """One row of results per classifier of the job's method."""
-        dataset = _load(self.data, self.features, self.semantics)
+        dataset = load_once(self.data, self.features, self.semantics)
         name, split, task, seed = (job[key] for key in ("method", "split", "task", "seed"))
         folder = self.folder / f"{task}-{name}-{split}-{seed}".replace("/", "_").replace(":", "_")
         outcomes = METHODS[name].run(dataset, split, task, seed, device=self.device, folder=folder)
@@ -122,6 +122,6 @@ def data_fingerprint(dataset: Dataset) -> dict[str, str]:
 
 
 # A worker runs many jobs on the same data.
-_load = lru_cache(maxsize=1)(
+load_once = lru_cache(maxsize=1)(
     lambda path, features, semantics: data.load(path, features=features, semantics=semantics)
 )

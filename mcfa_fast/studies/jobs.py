@@ -7,23 +7,28 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from mcfa_fast.training.checkpoint import CheckpointError
 
-__all__ = ["JobLog", "JobResult", "run_jobs"]
+__all__ = ["WORKER_DIED", "Finished", "JobLog", "JobResult", "in_workers", "run_jobs"]
 
 Job = dict[str, Any]
 Work = Callable[[Job], list[dict[str, Any]]]
+
+WORKER_DIED = "the worker process died, perhaps for lack of memory"
+"""The error of a job that took its process with it."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,11 @@ class JobLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._results: dict[str, JobResult] = {}
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
+        for number, line in enumerate(whole_lines(path), 1):
             try:
                 self._keep(JobResult(**json.loads(line)))
             except (ValueError, TypeError) as error:
                 raise CheckpointError(f"{path}, line {number}: damaged, not a result") from error
-        if len(whole) < len(content):
-            os.truncate(path, len(whole))
 
     @property
     def results(self) -> list[JobResult]:
@@ -115,30 +116,68 @@ def run_jobs(
         on_result: called after each job.
     """
     pending = [job for job in jobs if not log.finished(job)]
-    idle = [_new_worker() for _ in range(min(workers, len(pending)))]
-    running: dict[Future, tuple[Job, ProcessPoolExecutor, float]] = {}
+    with closing(in_workers(pending, partial(_rows, work), workers=workers)) as results:
+        for job, rows, error, seconds in results:
+            result = JobResult(job, rows or [], error, round(seconds, 3))
+            log.append(result)
+            if on_result is not None:
+                on_result(result)
+
+
+class Finished(NamedTuple):
+    """A job that has run: what it gave, or None and the error, and how long it took."""
+
+    job: Any
+    result: Any
+    error: str | None
+    seconds: float
+
+
+def in_workers(
+    jobs: Iterable[Any], work: Callable[[Any], Any], *, workers: int = 1
+) -> Iterator[Finished]:
+    """Run each job in one of some worker processes; gives them in the order in which they finish.
+
+    Workers compute with one thread each, so that results do not depend on how many there are. A
+    job that raises, or whose worker dies, gives its error.
+
+    Args:
+        jobs: asked for the next job when a worker is free, after results have been given: it may
+            depend on them.
+        work: called in a worker with the job. It is pickled, so it is a module's function or an
+            object.
+        workers: number of processes.
+    """
+    source, idle, ended = iter(jobs), [], object()
+    running: dict[Future, tuple[Any, ProcessPoolExecutor, float]] = {}
     try:
-        while pending or running:
-            while pending and idle:
-                job, worker = pending.pop(0), idle.pop()
+        while True:
+            while len(running) < workers and (job := next(source, ended)) is not ended:
+                worker = idle.pop() if idle else _new_worker()
                 running[worker.submit(_execute, work, job)] = (job, worker, time.perf_counter())
+            if not running:
+                return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job, worker, start = running.pop(future)
-                seconds = time.perf_counter() - start
                 try:
-                    rows, error = future.result()
+                    result, error, seconds = future.result()
+                    idle.append(worker)
                 except BrokenProcessPool:
-                    rows, error = [], "the worker process died, perhaps for lack of memory"
+                    result, error, seconds = None, WORKER_DIED, time.perf_counter() - start
                     worker.shutdown(wait=False)
-                    worker = _new_worker()
-                idle.append(worker)
-                result = JobResult(job, rows, error, round(seconds, 3))
-                log.append(result)
-                if on_result is not None:
-                    on_result(result)
+                yield Finished(job, result, error, seconds)
     finally:
         for worker in [*idle, *(worker for _, worker, _ in running.values())]:
             worker.shutdown(wait=not running, cancel_futures=True)
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Lines of a file that is only appended to; a last one that a crash has cut off is removed."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    return whole.splitlines()
 
 
 def _key(job: Job) -> str:
@@ -163,10 +202,16 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _execute(work: Work, job: Job) -> tuple[list[dict[str, Any]], str | None]:
+def _execute(work: Callable[[Any], Any], job: Any) -> tuple[Any, str | None, float]:
+    start, result, error = time.perf_counter(), None, None
     try:
-        rows = work(job)
-        json.dumps(rows, allow_nan=False)  # what cannot be recorded is this job's error
-        return rows, None
+        result = work(job)
     except Exception:
-        return [], traceback.format_exc()
+        error = traceback.format_exc()
+    return result, error, time.perf_counter() - start
+
+
+def _rows(work: Work, job: Job) -> list[dict[str, Any]]:
+    rows = work(job)
+    json.dumps(rows, allow_nan=False)  # what cannot be recorded is this job's error
+    return rows

@@ -10,14 +10,17 @@ import numpy as np
 from sklearn.base import clone
 
 from mcfa_fast.baselines.base import Baseline
-from mcfa_fast.config import MCFAConfig
-from mcfa_fast.data.folds import ClassFold, class_folds
-from mcfa_fast.evaluation.curve import SeenUnseenCurve, best_calibration, seen_unseen_curve
-from mcfa_fast.evaluation.metrics import mean_class_accuracy
+from mcfa_fast.data.folds import ClassFold
+from mcfa_fast.studies.outcomes import (
+    FOLDS,
+    FoldOutcome,
+    combine,
+    fold_outcome,
+    fold_test,
+    selection_folds,
+)
 
-__all__ = ["FOLDS", "Selection", "select"]
-
-FOLDS = 3
+__all__ = ["Selection", "select"]
 
 
 @dataclass(frozen=True)
@@ -79,27 +82,14 @@ def select(
         (True, True)
     """
     generalized = baseline.task == "gzsl"
-    folds = class_folds(
-        labels,
-        FOLDS,
-        generalized=generalized,
-        generator=MCFAConfig(seed=seed).generator("class folds"),
-    )
+    folds = selection_folds(labels, FOLDS, generalized=generalized, seed=seed)
     by_fold = [_outcomes(clone(baseline), grid, features, semantics, fold) for fold in folds]
-    calibrations, scores = [], []
-    for outcomes in zip(*by_fold, strict=True):
-        calibration, score = None, -1.0
-        if all(outcome is not None for outcome in outcomes):
-            if generalized:
-                calibration, score = best_calibration(outcomes)
-            else:
-                score = float(np.mean(outcomes))
-        calibrations.append(calibration)
-        scores.append(score)
+    combined = [combine(outcomes) for outcomes in zip(*by_fold, strict=True)]
+    calibrations, scores = zip(*combined, strict=True)
     best = int(np.argmax(scores))
     if scores[best] < 0:
         raise ValueError(f"grid: no setting of {baseline.method} gave finite scores in every fold")
-    return Selection(dict(grid[best]), calibrations[best], scores[best], tuple(scores))
+    return Selection(dict(grid[best]), calibrations[best], scores[best], scores)
 
 
 def _outcomes(
@@ -108,27 +98,16 @@ def _outcomes(
     features: np.ndarray,
     semantics: np.ndarray,
     fold: ClassFold,
-) -> list[float | SeenUnseenCurve | None]:
-    """Accuracy or curve of every setting on one fold; None where scores are not finite."""
-    seen = np.setdiff1d(np.arange(len(fold.classes)), fold.held_out)
+) -> list[FoldOutcome]:
+    """Outcome of every setting on one fold."""
     generalized = baseline.task == "gzsl"
-    candidates = np.arange(len(fold.classes)) if generalized else fold.held_out
-    rows = np.concatenate([fold.test_seen, fold.test_unseen])
-    images, labels = features[rows], fold.labels[rows]
+    rows, candidates = fold_test(fold, generalized=generalized)
     path = baseline.score_path(
         features[fold.train],
         fold.labels[fold.train],
         semantics[fold.classes],
         grid,
-        images=images,
+        images=features[rows],
         candidates=candidates,
     )
-    outcomes = []
-    for scores in path:
-        if not np.isfinite(scores).all():
-            outcomes.append(None)
-        elif generalized:
-            outcomes.append(seen_unseen_curve(scores, labels, candidates, seen))
-        else:
-            outcomes.append(mean_class_accuracy(labels, candidates[scores.argmax(axis=1)]))
-    return outcomes
+    return [fold_outcome(scores, fold, generalized=generalized) for scores in path]
