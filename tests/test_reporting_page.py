@@ -195,7 +195,8 @@ def test_figures_have_the_page_s_colours_only(pages):
     assert not {name for _, name, _ in page.attributes} & {"fill", "stroke", "color"}
     styles = " ".join(value for _, name, value in page.attributes if name == "style")
     used = set(re.findall(r"var\(--([\w-]+)\)", styles))
-    assert {"ink", "seen", "unseen", "softmax", "nearest", "ensemble", "class-0"} <= used <= set(COLOURS)
+    expected = {"ink", "seen", "unseen", "softmax", "nearest", "ensemble", "class-0"}
+    assert expected <= used <= set(COLOURS)
     assert "#" not in styles.replace("url(#", "") and "rgb" not in styles
 
 

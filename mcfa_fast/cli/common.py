@@ -33,6 +33,7 @@ class Preset(str, Enum):
 class Mode(str, Enum):
     paper = "paper"
     reference = "reference"
+    best = "best"
 
 
 class Method(str, Enum):

@@ -17,6 +17,7 @@ from torch import Tensor
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.data.chunks import row_chunks
 from mcfa_fast.inference.bulk import latent_chunks
+from mcfa_fast.inference.fold_calibration import calibrate_on_folds
 from mcfa_fast.inference.heads import DEFAULT_WEIGHT, METHODS, ClassifierHeads, Method, Monitor
 from mcfa_fast.inference.inputs import (
     TrainingInputs,
@@ -165,6 +166,8 @@ class MCFAClassifier(ZeroShotClassifier):
             fold_dir = None if run_dir is None else run_dir / "validation"
             validation = validate(config, *inputs[:3], run_dir=fold_dir, **training)
             config = config.replace(epochs=validation.epochs)
+        elif config.selection == "folds" and config.task == "gzsl":
+            validation = calibrate_on_folds(config, *inputs[:3], device=self.device)
         model = Trainer(config, *inputs[:3], run_dir=run_dir, **training).fit()
         return self._fit_heads(model, inputs, validation=validation)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mcfa_fast.config import MCFAConfig
+from mcfa_fast.inference.bulk import encode_means
 from mcfa_fast.inference.latent_index import LatentIndex
 from mcfa_fast.inference.latents import LatentBank, class_latents, image_latents
 from mcfa_fast.inference.products import linear
@@ -63,6 +64,7 @@ class ClassifierHeads:
         unseen_classes: ascending indices of the classes that are known by descriptor only.
         seen_bank: latents to draw for the seen classes; None for zero-shot classification among
             the unseen classes only, where they are not needed.
+        seen_means: mean image latent [S, D] of each seen class, for ``prototype_kernel``.
     """
 
     softmax: SoftmaxClassifier
@@ -75,12 +77,14 @@ class ClassifierHeads:
         seen_classes: Tensor,
         unseen_classes: Tensor,
         seen_bank: LatentBank | None,
+        seen_means: Tensor | None = None,
     ) -> None:
         self.model = model
         self.semantics = semantics
         self.seen_classes = seen_classes
         self.unseen_classes = unseen_classes
         self._seen_bank = seen_bank
+        self._seen_means = seen_means
         self._index: LatentIndex | None = None
         self._sharpness: float | None = None
 
@@ -116,7 +120,11 @@ class ClassifierHeads:
                 choice=config.seen_choice,
                 generator=config.generator("classifier images"),
             )
-        heads = cls(model, semantics, seen_classes, unseen_classes, seen_bank)
+        seen_means = None
+        if config.prototype_kernel is not None:
+            rows = torch.from_numpy(np.searchsorted(seen_classes.numpy(), labels))
+            seen_means = _group_means(encode_means(model, features), rows, len(seen_classes))
+        heads = cls(model, semantics, seen_classes, unseen_classes, seen_bank, seen_means)
         heads.fit_softmax(monitor)
         return heads
 
@@ -140,19 +148,34 @@ class ClassifierHeads:
         return self._index
 
     def class_vectors(self) -> tuple[Tensor, Tensor]:
-        """What the nearest class is found among: vectors [V, D] and whose they are [V].
+        r"""What the nearest class is found among: vectors [V, D] and whose they are [V].
 
-        Every class's latent mean. With ``image_prototypes``, the seen classes of task "gzsl" have a
+        Every class's latent mean. With ``prototype_kernel`` :math:`\kappa`, class c has
+        :math:`\hat s_c + \sum_k w_{ck} \hat m_k`, where :math:`\hat s` and :math:`\hat m` are the
+        latent means of descriptors and of each seen class's images, brought to unit length, and
+        :math:`w_c` is the softmax over seen classes k of the cosine of their scaled descriptors
+        over :math:`\kappa`. With ``image_prototypes``, the seen classes of task "gzsl" have a
         second vector: the mean of the latent means of their images that the softmax is trained on.
         """
         vectors = class_latents(self.model, self.semantics, self.classes, per_class=1).mean
+        if self._seen_means is not None:
+            vectors = F.normalize(vectors, dim=1) + self._kernel_means()
         bank = self._seen_bank
         if not self.model.config.image_prototypes or bank is None:
             return vectors, self.classes
         classes, rows = bank.labels.unique(return_inverse=True)
-        sums = vectors.new_zeros(len(classes), vectors.shape[1]).index_add_(0, rows, bank.mean)
-        prototypes = sums / rows.bincount()[:, None]
+        prototypes = _group_means(bank.mean, rows, len(classes))
         return torch.cat([vectors, prototypes]), torch.cat([self.classes, classes])
+
+    @torch.no_grad()
+    def _kernel_means(self) -> Tensor:
+        """Of every class: its neighbours' mean image latents [C, D], those of seen classes."""
+        scaler = self.model.semantic_scaler
+        descriptors = scaler(self.semantics.to(scaler.offset.device, scaler.offset.dtype)).cpu()
+        descriptors = F.normalize(descriptors, dim=1)
+        similarities = descriptors[self.classes] @ descriptors[self.seen_classes].T
+        weights = torch.softmax(similarities / self.model.config.prototype_kernel, dim=1)
+        return weights @ F.normalize(self._seen_means, dim=1)
 
     @property
     def sharpness(self) -> float:
@@ -276,6 +299,7 @@ class ClassifierHeads:
             "seen_classes": self.seen_classes,
             "unseen_classes": self.unseen_classes,
             "seen_bank": None if bank is None else vars(bank),
+            "seen_means": self._seen_means,
         }
 
     @classmethod
@@ -291,7 +315,14 @@ class ClassifierHeads:
             state["seen_classes"],
             state["unseen_classes"],
             None if bank is None else LatentBank(**bank),
+            state["seen_means"],
         )
         heads.softmax = SoftmaxClassifier(config.latent_features, len(heads.softmax_classes))
         heads.softmax.load_state_dict(state["softmax"])
         return heads
+
+
+def _group_means(rows: Tensor, groups: Tensor, count: int) -> Tensor:
+    """Mean [count, D] of the rows [N, D] of each group; `groups` [N] numbers them."""
+    sums = rows.new_zeros(count, rows.shape[1]).index_add_(0, groups, rows)
+    return sums / groups.bincount(minlength=count)[:, None]

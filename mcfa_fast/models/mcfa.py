@@ -82,7 +82,11 @@ class MCFA(nn.Module):
         self.semantic_scaler = make_scaler(config.semantic_scaling, semantic_features)
         self.visual = VAE(visual_features, config.visual_hidden, config.latent_features, generator)
         self.semantic = VAE(
-            semantic_features, config.semantic_hidden, config.latent_features, generator
+            semantic_features,
+            config.semantic_hidden,
+            config.latent_features,
+            generator,
+            gain=config.semantic_gain,
         )
 
     def visual_encoder(self) -> nn.Sequential:

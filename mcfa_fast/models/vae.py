@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 __all__ = ["VAE", "Encoder"]
 
-_GAIN = 0.5
-
 
 class Encoder(nn.Module):
     """Linear-ReLU, then one linear head for the mean and one for the log-variance.
@@ -16,6 +14,7 @@ class Encoder(nn.Module):
         hidden: Hidden units; None leaves out the first layer.
         latent_features: Latent dimensions D.
         generator: Source of the initial weights; None draws from PyTorch's global generator.
+        gain: Gain of the initial weights.
     """
 
     def __init__(
@@ -24,13 +23,14 @@ class Encoder(nn.Module):
         hidden: int | None,
         latent_features: int,
         generator: torch.Generator | None = None,
+        gain: float = 0.5,
     ) -> None:
         super().__init__()
         self.features = features
-        self.hidden = None if hidden is None else _linear(features, hidden, generator)
+        self.hidden = None if hidden is None else _linear(features, hidden, generator, gain)
         width = features if hidden is None else hidden
-        self.mean = _linear(width, latent_features, generator)
-        self.logvar = _linear(width, latent_features, generator)
+        self.mean = _linear(width, latent_features, generator, gain)
+        self.logvar = _linear(width, latent_features, generator, gain)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [N, D] of the latent Gaussians of ``features`` [N, F].
@@ -48,13 +48,14 @@ class Encoder(nn.Module):
 class VAE(nn.Module):
     r"""Variational autoencoder F → hidden → D → hidden → F with ReLU.
 
-    Weights start Xavier-uniform with gain 0.5, biases at zero.
+    Weights start Xavier-uniform, biases at zero.
 
     Args:
         features: Input dimensions F.
         hidden: Hidden units of the encoder and of the decoder; None makes both linear.
         latent_features: Latent dimensions D.
         generator: Source of the initial weights; None draws from PyTorch's global generator.
+        gain: Gain of the initial weights.
 
     Source:
         Liu et al., Section III-A, "Implementation and Configuration".
@@ -72,16 +73,17 @@ class VAE(nn.Module):
         hidden: int | None,
         latent_features: int,
         generator: torch.Generator | None = None,
+        gain: float = 0.5,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(features, hidden, latent_features, generator)
+        self.encoder = Encoder(features, hidden, latent_features, generator, gain)
         if hidden is None:
-            self.decoder = nn.Sequential(_linear(latent_features, features, generator))
+            self.decoder = nn.Sequential(_linear(latent_features, features, generator, gain))
         else:
             self.decoder = nn.Sequential(
-                _linear(latent_features, hidden, generator),
+                _linear(latent_features, hidden, generator, gain),
                 nn.ReLU(),
-                _linear(hidden, features, generator),
+                _linear(hidden, features, generator, gain),
             )
 
     def encode(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,9 +99,9 @@ class VAE(nn.Module):
         return self.encoder(features)
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
+def _linear(inputs: int, outputs: int, generator: torch.Generator | None, gain: float) -> nn.Linear:
     # skip_init: the layer's own initialisation would draw from the global generator.
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    nn.init.xavier_uniform_(layer.weight, gain=_GAIN, generator=generator)
+    nn.init.xavier_uniform_(layer.weight, gain=gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

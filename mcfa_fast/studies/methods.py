@@ -166,6 +166,7 @@ METHODS: dict[str, Method] = {
     "sse": BaselineMethod(
         baselines.SSE, {"smoothing": (0.1, 0.3, 1.0), "epochs": (5, 10)}, "trained"
     ),
+    "mcfa-best": MCFAMethod("best"),
     "mcfa-paper": MCFAMethod("paper", {"selection": "validation"}),
     "mcfa-reference": MCFAMethod("reference"),
     "cada-vae": MCFAMethod("paper", {"selection": "validation", **CADA_VAE}),

@@ -1,0 +1,87 @@
+"""The calibration of a generalized task by cross-validation over the seen classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mcfa_fast.config import MCFAConfig
+from mcfa_fast.data.folds import ClassFold, class_folds
+from mcfa_fast.evaluation.curve import SeenUnseenCurve, best_calibration, seen_unseen_curve
+from mcfa_fast.evaluation.metrics import mean_class_accuracy
+from mcfa_fast.inference.bulk import encode_means
+from mcfa_fast.inference.heads import METHODS, ClassifierHeads
+from mcfa_fast.inference.validation import Validation
+from mcfa_fast.training.trainer import Trainer
+
+__all__ = ["calibrate_on_folds"]
+
+_FOLDS = 3
+
+
+def calibrate_on_folds(
+    config: MCFAConfig,
+    features: np.ndarray,
+    labels: np.ndarray,
+    semantics: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+) -> Validation:
+    """Train on three folds, each without a third of the seen classes, and calibrate on all.
+
+    A fold's held-out classes play the unseen ones, a fifth of the rows of its other classes the
+    seen test images. One calibration per method is the best for the three curves together (see
+    :func:`~mcfa_fast.evaluation.curve.best_calibration`). The number of epochs is not chosen.
+
+    Args:
+        config: options of the run, of task "gzsl".
+        features: raw training features [n, F].
+        labels: class index [n] of every row.
+        semantics: raw descriptors [C, A] of all classes; those of unseen classes are not looked at.
+        device: where to train.
+
+    Returns:
+        What was chosen; its accuracy is that of the nearest class among held-out classes, a mean
+        over the folds.
+
+    Raises:
+        ValueError: when there are fewer than 4 seen classes.
+    """
+    folds = class_folds(
+        labels, _FOLDS, generalized=True, generator=config.generator("calibration folds")
+    )
+    accuracies: list[float] = []
+    curves: dict[str, list[SeenUnseenCurve]] = {method: [] for method in METHODS}
+    for fold in folds:
+        heads = _train(config, fold, features, semantics, device)
+        rows = np.concatenate([fold.test_seen, fold.test_unseen])
+        latents, truth = encode_means(heads.model, features[rows]), fold.labels[rows]
+        for method in METHODS:
+            scores = heads.scores(latents, heads.classes, method).double().numpy()
+            curves[method].append(
+                seen_unseen_curve(scores, truth, heads.classes.numpy(), heads.seen_classes.numpy())
+            )
+        held_out = torch.from_numpy(fold.held_out)
+        of_held_out = np.isin(truth, fold.held_out)
+        best = heads.scores(latents[of_held_out], held_out, "nearest").argmax(dim=1)
+        accuracies.append(mean_class_accuracy(truth[of_held_out], fold.held_out[best.numpy()]))
+    return Validation(
+        epochs=config.epochs,
+        accuracy=float(np.mean(accuracies)),
+        held_out=tuple(int(c) for fold in folds for c in fold.classes[fold.held_out]),
+        calibration={method: best_calibration(group)[0] for method, group in curves.items()},
+    )
+
+
+def _train(
+    config: MCFAConfig,
+    fold: ClassFold,
+    features: np.ndarray,
+    semantics: Tensor,
+    device: torch.device | str,
+) -> ClassifierHeads:
+    images = features[fold.train], fold.labels[fold.train]
+    semantics = semantics[torch.from_numpy(fold.classes)]
+    model = Trainer(config, *images, semantics, device=device).fit()
+    return ClassifierHeads.from_images(model, *images, semantics, torch.from_numpy(fold.held_out))
