@@ -22,6 +22,7 @@ from mcfa_fast.cli.common import (
     load_data,
 )
 from mcfa_fast.studies import (
+    METHODS,
     Comparison,
     JobLog,
     JobResult,
@@ -36,7 +37,7 @@ from mcfa_fast.studies import (
 )
 from mcfa_fast.studies.comparison import data_fingerprint
 from mcfa_fast.studies.jobs import Job
-from mcfa_fast.studies.report import Table
+from mcfa_fast.studies.report import Table, check_against
 from mcfa_fast.training.checkpoint import write_atomically
 from mcfa_fast.training.run_folder import claim
 
@@ -93,6 +94,8 @@ def benchmark(
         out.mkdir(parents=True, exist_ok=True)
         claim(out / "benchmark.json", {"version": mf.__version__, **data_fingerprint(dataset)})
         log = JobLog(out / "jobs.jsonl")
+        classifiers = [name + suffix for name in names for suffix in METHODS[name].rows]
+        check_against(against, [*classifiers, *(row.classifier for row in rows_of(log.results))])
         work = Comparison(data, features, semantics, out / "runs", device)
         _run(planned, work, log, jobs)
         failed = [result for result in log.results if result.error is not None]

@@ -140,16 +140,16 @@ METHODS: dict[str, Method] = {
     "ridge": BaselineMethod(baselines.Ridge, {"penalty": _powers(-3, 3)}, "closed-form"),
     "sae": BaselineMethod(
         baselines.SAE,
-        {"direction": ("encode", "decode"), "penalty": _powers(-3, 4)},
+        {"direction": ("encode", "decode"), "penalty": _powers(0, 5)},
         "closed-form",
     ),
     "conse": BaselineMethod(
-        baselines.ConSE, {"penalty": _powers(-1, 1), "top": (1, 3, 10, 100)}, "linear"
+        baselines.ConSE, {"penalty": _powers(-3, 0), "top": (1, 3, 10, 100)}, "linear"
     ),
-    "dap": BaselineMethod(baselines.DAP, {"penalty": _powers(-1, 1)}, "linear"),
-    "iap": BaselineMethod(baselines.IAP, {"penalty": _powers(-1, 1)}, "linear"),
+    "dap": BaselineMethod(baselines.DAP, {"penalty": _powers(-2, 0)}, "linear"),
+    "iap": BaselineMethod(baselines.IAP, {"penalty": _powers(-3, 0)}, "linear"),
     "sync": BaselineMethod(
-        baselines.SynC, {"penalty": _powers(-2, 1), "width": (0.25, 0.5, 1.0, 2.0)}, "linear"
+        baselines.SynC, {"penalty": _powers(-2, 2), "width": (0.5, 1.0, 2.0, 4.0, 8.0)}, "linear"
     ),
     "devise": BaselineMethod(baselines.DeViSE, _BILINEAR, "trained"),
     "ale": BaselineMethod(baselines.ALE, _BILINEAR, "trained"),
