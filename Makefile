@@ -9,7 +9,7 @@ TORCH_CUDA ?= torch==2.11.0
 BIN := .venv/bin
 SOURCES := $(shell find csrc mcfa_fast build_support -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py')
 
-.PHONY: demo test lint bench bench-aid develop cuda-build clean
+.PHONY: demo test lint bench bench-aid bench-index develop cuda-build clean
 
 demo: .venv/installed
 	cd .venv && bin/mcfa-fast demo
@@ -27,6 +27,10 @@ bench: .venv/benchmarks
 
 bench-aid: .venv/installed
 	$(BIN)/python benchmarks/aid.py
+
+# Ten minutes or so: nearest of a million classes.
+bench-index: .venv/benchmarks
+	$(BIN)/python benchmarks/latent_index.py
 
 # For work on the library: the package in .venv is the source tree itself.
 develop: .venv/torch

@@ -30,6 +30,7 @@ class Run(NamedTuple):
     seed: int
 
 
+METHODS = ("softmax", "nearest", "ensemble")
 TASKS, MODES, SPLITS = ("zsl", "gzsl"), ("paper", "reference"), range(5)
 SEEDS = {"paper": range(5), "reference": range(10)}  # on the first split
 RUNS = [Run(*run, seed=0) for run in product(TASKS, MODES, SPLITS)] + [
@@ -72,7 +73,7 @@ def report(results: dict[Run, dict]) -> str:
         "| mean ± std | split 0, seeds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for task, mode, method in product(TASKS, MODES, ("softmax", "nearest")):
+    for task, mode, method in product(TASKS, MODES, METHODS):
         splits = [headline(results[Run(task, mode, split, 0)][method]) for split in SPLITS]
         seeds = [headline(results[Run(task, mode, 0, seed)][method]) for seed in SEEDS[mode]]
         note = results[Run(task, mode, 0, 0)][method]["note"]

@@ -1,4 +1,4 @@
-"""Nearest class: the class latent of largest cosine similarity to each query."""
+"""Nearest classes: the class latents of largest cosine similarity to each query."""
 
 from __future__ import annotations
 
@@ -19,22 +19,30 @@ import mcfa_fast as mf
 
 class Case(NamedTuple):
     shape: Shape
+    k: int = 1
     threads: int = shapes.THREADS[-1]
 
     def __str__(self) -> str:
-        return f"{self.shape}-t{self.threads}"
+        return f"{self.shape}-top{self.k}-t{self.threads}"
 
 
 def cases(quick: bool) -> list[Case]:
     """The comparisons of a quick or a full run."""
     if quick:
-        return [Case(shapes.TINY, threads=1)]
-    return [*(Case(shape) for shape in shapes.INFERENCE), Case(shapes.INFERENCE[-1], threads=1)]
+        return [Case(shapes.TINY, k, threads=1) for k in shapes.NEAREST]
+    several = [*shapes.INFERENCE, *shapes.INFERENCE_FEW]
+    return [
+        *(Case(shape, k) for shape in several for k in shapes.NEAREST),
+        Case(shapes.INFERENCE[-1], threads=1),
+    ]
 
 
-def plain(queries: Tensor, classes: Tensor) -> Tensor:
-    """The full matrix of similarities and its largest column."""
-    return (normalize(queries) @ normalize(classes).T).argmax(dim=1)
+def plain(queries: Tensor, unit_classes: Tensor, k: int) -> Tensor:
+    """The full matrix of similarities and its largest columns."""
+    similarities = normalize(queries) @ unit_classes.T
+    if k == 1:
+        return similarities.argmax(dim=1, keepdim=True)
+    return similarities.topk(k, dim=1).indices
 
 
 @torch.no_grad()
@@ -42,15 +50,16 @@ def test_nearest_class(case: Case, record: Callable) -> None:
     queries, classes, _ = shapes.contrastive_batch(case.shape)
     index = mf.LatentIndex(case.shape.d)
     index.add(classes, torch.arange(case.shape.c))
+    unit_classes = normalize(classes)
     computations = {
-        peers.LIBRARY: lambda: index.search(queries, k=1)[1][:, 0],
-        peers.PLAIN: lambda: plain(queries, classes),
+        peers.LIBRARY: lambda: index.search(queries, case.k)[1],
+        peers.PLAIN: lambda: plain(queries, unit_classes, case.k),
     }
     similarities = normalize(queries.double()) @ normalize(classes.double()).T
-    best = similarities.amax(dim=1)
+    best = similarities.topk(case.k, dim=1).values
     for name, compute in computations.items():
-        found = similarities.gather(1, compute()[:, None])[:, 0]
-        assert (best - found).max() < 1e-5, f"{name}: not the nearest class"
+        found = similarities.gather(1, compute())
+        assert (best - found).abs().max() < 1e-5, f"{name}: not the nearest classes"
     record(
         [
             Runner(name, lambda: None, lambda _, compute=compute: compute())
@@ -59,6 +68,7 @@ def test_nearest_class(case: Case, record: Callable) -> None:
         floor.nearest(case.shape),
         job="inference",
         **case.shape._asdict(),
+        k=case.k,
         part="forward",
         threads=case.threads,
     )

@@ -1,40 +1,41 @@
-"""One training step: draw a batch, forward, objective, backward, Adam."""
+"""Training steps as the trainer takes them: draw a batch, forward, objective, backward, Adam."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import floor
-import peers
 import shapes
-import torch
+import training_steps
 from measure import Runner, check_close
 from shapes import Shape
-from torch import Tensor
 
 import mcfa_fast as mf
 from mcfa_fast.data.synthetic import synthetic
-from mcfa_fast.models import MCFAOutput
-from mcfa_fast.training.sampler import make_sampler
 
 FEATURES, ATTRIBUTES = 512, 1024
 
 
 class Case(NamedTuple):
-    """A batch of ``instances`` of each of ``classes``."""
+    """Batches of ``instances`` of each of ``classes``, ``steps`` of them to an epoch."""
 
     sampler: str
     classes: int
     instances: int
     threads: int = shapes.THREADS[-1]
+    steps: int = 1
+    reference: bool = False
 
     def __str__(self) -> str:
-        return f"{self.sampler}-{self.classes}x{self.instances}-t{self.threads}"
+        form = "-reference" if self.reference else ""
+        return f"{self.sampler}{form}-{self.classes}x{self.instances}-t{self.threads}"
 
     def config(self) -> mf.MCFAConfig:
-        """The paper's, for batches of this size."""
-        return mf.MCFAConfig.paper(
+        """The paper's, or what the authors' code does, for batches of this size."""
+        preset = mf.MCFAConfig.reference if self.reference else mf.MCFAConfig.paper
+        return preset(
             sampler=self.sampler,
             classes_per_batch=self.classes,
             instances_per_class=self.instances,
@@ -45,53 +46,18 @@ class Case(NamedTuple):
 def cases(quick: bool) -> list[Case]:
     """The comparisons of a quick or a full run."""
     if quick:
-        return [Case("episodic", 3, 4, threads=1)]
+        return [Case("episodic", 3, 4, 1, 2, reference) for reference in (False, True)]
     return [
-        *(Case("episodic", 5, k, threads) for k in (5, 10) for threads in shapes.THREADS),
+        *(
+            Case("episodic", 5, k, threads, 8, reference)
+            for k in (5, 10)
+            for threads in shapes.THREADS
+            for reference in (False, True)
+        ),
         Case("batch", 64, 16),
+        Case("batch", 64, 64),
         Case("batch", 64, 128),
     ]
-
-
-class Step:
-    """What :class:`mcfa_fast.Trainer` does per batch, with an objective of choice."""
-
-    def __init__(self, case: Case, objective: Callable[[MCFAOutput], Tensor]):
-        config = case.config()
-        # Every instance is in every batch, so each pass over the sampler is one step.
-        data = synthetic(case.classes, case.instances, FEATURES, ATTRIBUTES)
-        features, labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
-        self.model = mf.MCFA(FEATURES, ATTRIBUTES, config)
-        self.features = self.model.scaler.fit(features)(features)
-        self.semantics = torch.from_numpy(data.semantics)
-        self.sampler = make_sampler(config, labels, config.generator("sampler"))
-        self.noise = config.generator("noise")
-        self.objective = objective
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=config.learning_rate, amsgrad=True, fused=True
-        )
-
-    def __call__(self) -> None:
-        for batch in self.sampler:
-            output = self.model(
-                self.features.index_select(0, batch.rows),
-                self.semantics.index_select(0, batch.classes),
-                batch.labels,
-                self.noise,
-            )
-            loss = self.objective(output)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-
-    def value_and_gradients(self) -> list[Tensor]:
-        """Of the whole data as one batch in float64, from the initial weights."""
-        model = mf.MCFA(FEATURES, ATTRIBUTES, self.model.config).double()
-        labels = torch.arange(len(self.features)) * len(self.semantics) // len(self.features)
-        noise = self.model.config.generator("noise")
-        output = model(self.features.double(), self.semantics.double(), labels, noise)
-        loss = self.objective(output)
-        return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
 
 
 def work(case: Case) -> floor.Work:
@@ -114,21 +80,32 @@ def work(case: Case) -> floor.Work:
     return total.plus(floor.adam(weights))
 
 
+def _epoch(contender: training_steps.Library | training_steps.Plain, _: None) -> None:
+    contender.epoch()
+
+
 def test_training_step(case: Case, record: Callable) -> None:
     config = case.config()
-    library = mf.MCFALoss(config)
-    steps = {
-        peers.LIBRARY: Step(case, lambda output: library(output).total),
-        peers.PLAIN: Step(case, lambda output: peers.plain_objective(config, output)),
-    }
-    expected = steps[peers.PLAIN].value_and_gradients()
-    check_close(peers.LIBRARY, steps[peers.LIBRARY].value_and_gradients(), expected)
+    batch = case.classes * case.instances
+    data = training_steps.Data(
+        config,
+        # As many steps to an epoch as asked for, and all classes in each batch.
+        synthetic(case.classes, case.instances * case.steps, FEATURES, ATTRIBUTES),
+    )
+    expected = training_steps.oracle(data)
+    check_close("mcfa_fast", training_steps.library_values(data), expected)
+    contenders = [training_steps.Library, training_steps.Plain, training_steps.PlainFused]
+    if case.reference:
+        check_close("authors", training_steps.authors_values(data), expected)
+        contenders.append(training_steps.Authors)
     record(
-        [Runner(name, lambda: None, lambda _, step=step: step()) for name, step in steps.items()],
+        [Runner(kind.name, lambda: None, partial(_epoch, kind(data))) for kind in contenders],
         work(case),
+        per_call=case.steps,
         job="training",
         sampler=case.sampler,
-        n=case.classes * case.instances,
+        mode=config.mode,
+        n=batch,
         d=config.latent_features,
         c=case.classes,
         part="step",

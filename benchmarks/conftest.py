@@ -36,9 +36,11 @@ def on_threads(case: Any):
 def record(benchmark: Any, quick: bool, on_threads: None):
     """Races runners and attaches the result, with the floor, to the benchmark's extra info."""
 
-    def run(runners: list[Runner], work: Work, **what: Any) -> None:
+    def run(runners: list[Runner], work: Work, *, per_call: int = 1, **what: Any) -> None:
+        """``work`` is that of one of the ``per_call`` times that a call does the job."""
         meter = Meter(256, 2**12, 2**18) if quick else Meter()
         result = race(benchmark, runners, QUICK if quick else Effort(), meter)
+        result["seconds"] = {name: each / per_call for name, each in result["seconds"].items()}
         result["floor"] = work.seconds(Rates(**result["rates"]))
         benchmark.extra_info.update(what, **result)
 

@@ -95,9 +95,34 @@ def alignment(shape: Shape, part: str = "both") -> Work:
     return by_part(part, forward, Work(exponentials=elements, bytes=4 * elements * FLOAT))
 
 
+def reconstruction(shape: Shape, part: str = "both") -> Work:
+    """Two L1 distances of the instances, of their own reconstructions and of their classes'.
+
+    Read features and reconstructions, and the features; again, and write the reconstructions'
+    gradient. The classes' rows stay in cache.
+    """
+    elements = shape.n * shape.d
+    return by_part(part, Work(bytes=3 * elements * FLOAT), Work(bytes=4 * elements * FLOAT))
+
+
+def sampling(shape: Shape, part: str = "both") -> Work:
+    """Read means, log-variances and noise, write samples; the gradient of the log-variances.
+
+    One exponential per element and direction.
+    """
+    elements = shape.n * shape.d
+    work = Work(exponentials=elements, bytes=4 * elements * FLOAT)
+    return by_part(part, work, work)
+
+
 def nearest(shape: Shape) -> Work:
     """The product of queries and class latents."""
     return Work(flops=2 * shape.n * shape.c * shape.d)
+
+
+def encoder(rows: int, features: int, hidden: int, latent: int) -> Work:
+    """The two matrix products between features and latent means."""
+    return Work(flops=2 * rows * (features * hidden + hidden * latent))
 
 
 def linear(rows: int, inputs: int, outputs: int, *, first: bool = False) -> Work:

@@ -154,7 +154,7 @@ def measure_losses(instances, width, floor, target, dtype) -> dict:
 
 
 def measure_alignment(name, dtype, copy_bytes_per_second) -> dict:
-    """``"wasserstein"`` or ``"kl"``, forward and backward."""
+    """``"wasserstein"``, ``"kl"``, ``"l1"`` or ``"reparameterize"``, forward and backward."""
     instances, width = 1_048_576, 64
     generator = torch.Generator("cuda").manual_seed(0)
     gaussians = [
@@ -170,10 +170,26 @@ def measure_alignment(name, dtype, copy_bytes_per_second) -> dict:
     def kl():
         return torch.autograd.grad(functional.kl_divergence(*gaussians[:2]), gaussians[:2])
 
-    step = {"wasserstein": wasserstein, "kl": kl}[name]
+    def l1():
+        wanted = gaussians[0], gaussians[2]
+        return torch.autograd.grad(functional.l1_reconstruction(*wanted, labels), wanted)
+
+    noise = torch.randn_like(gaussians[0])
+
+    def reparameterize():
+        samples = functional.reparameterize(*gaussians[:2], noise)
+        return torch.autograd.grad(samples, gaussians[:2], noise)
+
+    # Of the instances' matrices, forward reads one or two, backward again, and writes as many
+    # gradients; sampling reads three and writes one, twice.
+    step, matrices = {
+        "wasserstein": (wasserstein, 6),
+        "kl": (kl, 6),
+        "l1": (l1, 3),
+        "reparameterize": (reparameterize, 8),
+    }[name]
     took = seconds(step)
-    # Forward reads the instances' means and variances, backward again, and writes their gradients.
-    moved = 6 * gaussians[0].nbytes
+    moved = matrices * gaussians[0].nbytes
     return {
         "loss": name,
         "dtype": str(dtype).removeprefix("torch."),
@@ -212,7 +228,8 @@ def main() -> None:
 
     print(json.dumps(result["environment"] | result["ceilings"]), flush=True)
     bandwidth = result["ceilings"]["copy_bytes_per_second"]
-    for name, dtype in product(("wasserstein", "kl"), (torch.bfloat16, torch.float32)):
+    names = ("wasserstein", "kl", "l1", "reparameterize")
+    for name, dtype in product(names, (torch.bfloat16, torch.float32)):
         row = run_or_reason(lambda n=name, d=dtype: measure_alignment(n, d, bandwidth))
         result["alignment"].append(row)
         print(json.dumps(row), flush=True)

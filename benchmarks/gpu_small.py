@@ -21,5 +21,10 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
             functional.wasserstein_alignment(
                 visual, visual / 2, other, other / 3, targets
             ).backward()
+            functional.l1_reconstruction(visual, other, targets).backward()
+            functional.l1_reconstruction(visual.detach(), other, targets).backward()
+            functional.l1_reconstruction(visual, other.detach(), targets).backward()
+        for noise in (visual.detach(), visual.detach()[:, :1]):
+            functional.reparameterize(visual, visual / 2, noise).sum().backward()
 torch.cuda.synchronize()
 print("every kernel ran")

@@ -12,7 +12,15 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from shapes import LARGEST_QUADRATIC, TEMPERATURE, AlignmentBatch, ContrastiveBatch, Shape
+from shapes import (
+    LARGEST_QUADRATIC,
+    TEMPERATURE,
+    AlignmentBatch,
+    ContrastiveBatch,
+    ReconstructionBatch,
+    SamplingBatch,
+    Shape,
+)
 from torch import Tensor
 
 from mcfa_fast import MCFAConfig, functional, reference
@@ -20,6 +28,7 @@ from mcfa_fast.models import MCFAOutput
 
 LIBRARY = "mcfa_fast"
 PLAIN = "plain formula"
+PLAIN_FUSED = "plain, fused Adam"
 COMPILED = "torch.compile"
 AUTHORS = "authors' way"
 METRIC_LEARNING = "pytorch-metric-learning"
@@ -86,24 +95,44 @@ def alignment(name: str) -> Contender:
     return Contender(name, partial(_alignment, module), oracle, quadratic=False)
 
 
-def plain_objective(config: MCFAConfig, output: MCFAOutput) -> Tensor:
-    """The total of :class:`mcfa_fast.MCFALoss`, its equations written plainly per instance.
+def reconstruction(name: str) -> Contender:
+    """The L1 distance of instances from their own and their classes' reconstructions."""
+    module = {LIBRARY: functional, PLAIN: reference}[name]
+    oracle = partial(_reconstruction, reference)
+    return Contender(name, partial(_reconstruction, module), oracle, quadratic=False)
 
-    For ``class_weighting="instances"`` and batches whose labels name rows of ``semantics``.
+
+def sampling(name: str) -> Contender:
+    """Latents sampled from given noise, times that noise, so that there is a loss."""
+    module = {LIBRARY: functional, PLAIN: reference}[name]
+    oracle = partial(_sampling, reference)
+    return Contender(name, partial(_sampling, module), oracle, quadratic=False)
+
+
+def plain_objective(config: MCFAConfig, output: MCFAOutput) -> Tensor:
+    """The total of :class:`mcfa_fast.MCFALoss`, its equations written plainly.
+
+    For batches with instances of every row of ``semantics``.
     """
     labels = output.labels
-    semantics = output.semantics[labels]
-    mean, logvar = output.semantic_mean[labels], output.semantic_logvar[labels]
+    counts = torch.bincount(labels).to(output.features.dtype)
+    if config.class_weighting == "rows":
+        counts = torch.ones_like(counts)
+    descriptors = (output.semantic_reconstruction - output.semantics).abs().sum(1)
     reconstruction = (output.visual_reconstruction - output.features).abs().sum()
-    reconstruction = reconstruction + (
-        (output.semantic_reconstruction[labels] - semantics).abs().sum()
-    )
+    reconstruction = reconstruction + (counts * descriptors).sum()
     kl = reference.kl_divergence(output.visual_mean, output.visual_logvar)
-    kl = kl + reference.kl_divergence(mean, logvar)
+    class_kl = reference.kl_divergence(
+        output.semantic_mean, output.semantic_logvar, reduction="none"
+    )
+    kl = kl + (counts * class_kl).sum()
     cross = (output.visual_from_semantic[labels] - output.features).abs().sum()
-    cross = cross + (output.semantic_from_visual - semantics).abs().sum()
+    cross = cross + (output.semantic_from_visual - output.semantics[labels]).abs().sum()
     aligned = reference.wasserstein_alignment(
-        output.visual_mean, output.visual_logvar, mean, logvar
+        output.visual_mean,
+        output.visual_logvar,
+        output.semantic_mean[labels],
+        output.semantic_logvar[labels],
     )
     vtov, vtos, stov = reference.contrastive_losses(
         output.visual_latents,
@@ -158,28 +187,33 @@ def _balanced_oracle(batch: ContrastiveBatch) -> Tensor:
 
 
 def _authors(batch: ContrastiveBatch) -> Tensor:
-    """The three losses as the authors compute them.
+    return sum(authors_contrastive(*_balanced(batch), TEMPERATURE))
+
+
+def authors_contrastive(
+    visual: Tensor, semantic: Tensor, labels: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three losses as the authors compute them, of as many instances of each class.
 
     Exponentials of full similarity matrices, boolean masks of their shape, the entries picked with
     ``masked_select`` and shaped back into rows, and the positives' mean inside the logarithm.
     """
-    visual, semantic, labels = _balanced(batch)
     visual, semantic = F.normalize(visual, dim=1), F.normalize(semantic, dim=1)
 
-    similarity = torch.exp(visual @ visual.T / TEMPERATURE)
+    similarity = torch.exp(visual @ visual.T / temperature)
     itself = torch.eye(len(labels), dtype=torch.bool)
     positive = (labels[:, None] == labels[None, :]) & ~itself
     positives = torch.masked_select(similarity, positive).view(len(labels), -1)
     others = torch.masked_select(similarity, ~itself).view(len(labels), -1)
     vtov = -torch.log(positives.mean(dim=1) / others.sum(dim=1)).sum()
 
-    similarity = torch.exp(visual @ semantic.T / TEMPERATURE)
+    similarity = torch.exp(visual @ semantic.T / temperature)
     own = labels[:, None] == torch.arange(len(semantic))[None, :]
     descriptors = torch.masked_select(similarity, own)
     vtos = -torch.log(descriptors / similarity.sum(dim=1)).sum()
     instances = torch.masked_select(similarity.T, own.T).view(len(semantic), -1)
     stov = -torch.log(instances.mean(dim=1) / similarity.sum(dim=0)).sum()
-    return vtov + vtos + stov
+    return vtov, vtos, stov
 
 
 def _metric_learning(batch: ContrastiveBatch) -> Tensor:
@@ -208,3 +242,15 @@ def _alignment(module: Any, batch: AlignmentBatch) -> Tensor:
     """Both terms, with the functions of ``module``."""
     divergence = module.kl_divergence(batch.mean_a, batch.logvar_a)
     return module.wasserstein_alignment(*batch) + divergence
+
+
+def _reconstruction(module: Any, batch: ReconstructionBatch) -> Tensor:
+    """Both distances, with the function of ``module``."""
+    own = module.l1_reconstruction(batch.decoded, batch.features)
+    return own + module.l1_reconstruction(batch.features, batch.table, batch.labels)
+
+
+def _sampling(module: Any, batch: SamplingBatch) -> Tensor:
+    """The samples, with the function of ``module``; the rest is the same for all."""
+    samples = module.reparameterize(batch.mean, batch.logvar, batch.noise)
+    return torch.dot(samples.view(-1), batch.noise.view(-1))

@@ -14,6 +14,7 @@ Records = list[dict[str, Any]]
 
 PEERS = (
     peers.PLAIN,
+    peers.PLAIN_FUSED,
     peers.COMPILED,
     peers.METRIC_LEARNING,
     peers.LIGHTLY,
@@ -75,7 +76,9 @@ def _cases(records: Records) -> Table:
         seconds = record["seconds"]
         library = seconds[peers.LIBRARY]
         form = "in" if record.get("positives") == "in" else None
-        details = (record.get("loss"), record.get("sampler"), form)
+        top = f"top {record['k']}" if "k" in record else None
+        names = ("loss", "sampler", "mode", "method", "dtype")
+        details = (*(record.get(name) for name in names), form, top)
         kind = " ".join(filter(None, (record["job"], *details)))
         table.add_row(
             kind,

@@ -22,6 +22,17 @@ class Shape(NamedTuple):
         return f"{self.n}x{self.d}x{self.c}"
 
 
+class Files(NamedTuple):
+    """N rows of F features in a file, and C classes."""
+
+    n: int
+    f: int
+    c: int
+
+    def __str__(self) -> str:
+        return f"{self.n}x{self.f}x{self.c}"
+
+
 class ContrastiveBatch(NamedTuple):
     visual: Tensor
     """[N, D]"""
@@ -44,6 +55,26 @@ class AlignmentBatch(NamedTuple):
     """[N]"""
 
 
+class ReconstructionBatch(NamedTuple):
+    decoded: Tensor
+    """[N, D] from the instances' own latents"""
+    table: Tensor
+    """[C, D] from the classes' latents"""
+    features: Tensor
+    """[N, D]"""
+    labels: Tensor
+    """[N]"""
+
+
+class SamplingBatch(NamedTuple):
+    mean: Tensor
+    """[N, D]"""
+    logvar: Tensor
+    """[N, D]"""
+    noise: Tensor
+    """[N, D]"""
+
+
 # The paper's episodes (c·k = 5·5 and 5·10), a mid-size batch, and batches only fused losses like.
 EPISODE = Shape(25, 64, 5)
 LONG_EPISODE = Shape(50, 64, 5)
@@ -54,7 +85,15 @@ WIDE = Shape(8192, 512, 70)
 PAIRS = Shape(4096, 64, 2048)
 
 ALIGNMENT = (Shape(1024, 64, 70), Shape(65536, 64, 70))
+# D: the features that are reconstructed.
+RECONSTRUCTION = (Shape(25, 512, 5), Shape(1024, 512, 70), Shape(16384, 512, 70))
+SAMPLING = (Shape(25, 64, 5), *ALIGNMENT)
 INFERENCE = (Shape(1024, 64, 70), Shape(65536, 64, 70), Shape(65536, 64, 1000))
+
+NEAREST = (1, 5)
+# A query at a time, or few.
+INFERENCE_FEW = (Shape(1, 64, 70), Shape(64, 64, 1000))
+FILES = Files(1_000_000, 512, 70)
 
 # Contenders that form N×N matrices run up to here.
 LARGEST_QUADRATIC = 8192
@@ -63,6 +102,7 @@ SCALING = tuple(Shape(2**k, 64, 70) for k in range(8, 18))
 SCALING_PEERS = tuple(Shape(n, 64, 70) for n in (1024, 4096, 8192, 16384))
 
 TINY = Shape(48, 16, 6)
+TINY_FILES = Files(600, 16, 6)
 TINY_PAIRS = Shape(32, 16, 16)
 TINY_SCALING = tuple(Shape(n, 16, 6) for n in (256, 1024))
 
@@ -85,6 +125,23 @@ def alignment_batch(shape: Shape) -> AlignmentBatch:
         for rows in (shape.n, shape.n, shape.c, shape.c)
     ]
     return AlignmentBatch(*latents, torch.arange(shape.n) % shape.c)
+
+
+def reconstruction_batch(shape: Shape) -> ReconstructionBatch:
+    """Features and their reconstructions drawn from normal distributions."""
+    generator = torch.Generator().manual_seed(0)
+    decoded, table, features = (
+        torch.randn(rows, shape.d, generator=generator) for rows in (shape.n, shape.c, shape.n)
+    )
+    labels = torch.arange(shape.n) % shape.c
+    return ReconstructionBatch(decoded.requires_grad_(), table.requires_grad_(), features, labels)
+
+
+def sampling_batch(shape: Shape) -> SamplingBatch:
+    """Means, log-variances and noise drawn from normal distributions."""
+    generator = torch.Generator().manual_seed(0)
+    mean, logvar, noise = torch.randn(3, shape.n, shape.d, generator=generator)
+    return SamplingBatch(mean.requires_grad_(), logvar.requires_grad_(), noise)
 
 
 def in_double(batch):

@@ -68,6 +68,14 @@ def _losses(shape: Shape) -> str:
     return f"three losses, forward+backward, N = {shape.n:,}, D = {shape.d}, C = {shape.c}"
 
 
+def _training(n: int, mode: str = "paper") -> dict[str, Any]:
+    return {"job": "training", "n": n, "mode": mode, "threads": shapes.THREADS[-1]}
+
+
+def _step(n: int) -> str:
+    return f"training step, batch of {n:,}"
+
+
 _LARGEST = shapes.SCALING[-1]
 _ALIGNMENT = shapes.ALIGNMENT[-1]
 
@@ -103,6 +111,44 @@ TARGETS = (
         4.0,
         peers.PLAIN,
     ),
+    Target(
+        f"classification of a file of {shapes.FILES.n:,} × {shapes.FILES.f}, {shapes.FILES.c} "
+        "classes",
+        {
+            "job": "classification",
+            "n": shapes.FILES.n,
+            "method": "softmax",
+            "dtype": "float32",
+            "threads": shapes.THREADS[-1],
+        },
+        FLOOR,
+        0.70,
+    ),
+    *(
+        Target(
+            f"nearest of {shape.c:,} classes, {shape.n:,} × {shape.d}, top {k}",
+            {
+                "job": "inference",
+                **shape._asdict(),
+                "k": k,
+                "threads": shapes.THREADS[-1],
+            },
+            FASTER,
+            1.0,
+            peers.PLAIN,
+        )
+        for shape in shapes.INFERENCE
+        for k in shapes.NEAREST
+    ),
     Target(_losses(_LARGEST), _fused(_LARGEST, "scaling"), FLOOR, 0.75),
     Target(_losses(_LARGEST), _fused(_LARGEST, "scaling"), MEMORY, 2**30),
+    *(
+        target
+        for n in (25, 50)
+        for target in (
+            Target(_step(n), _training(n), FASTER, 3.0, peers.PLAIN),
+            Target(_step(n), _training(n, "reference"), FASTER, 6.0, peers.AUTHORS),
+        )
+    ),
+    Target(_step(4096), _training(4096), FASTER, 4.0, peers.PLAIN),
 )

@@ -16,6 +16,10 @@ OPERATORS = (
     "wasserstein_backward",
     "kl_forward",
     "kl_backward",
+    "l1_forward",
+    "l1_backward",
+    "reparameterize_forward",
+    "reparameterize_backward",
 )
 
 

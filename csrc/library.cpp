@@ -39,4 +39,17 @@ TORCH_LIBRARY(mcfa_fast, m) {
       "kl_backward(Tensor grad_loss, Tensor mean, Tensor logvar, str reduction) -> "
       "(Tensor grad_mean, Tensor grad_logvar)",
       tags);
+
+  // Sum of absolute differences of rows from rows of a table, gathered by label where labels are given (MCFA, Eqs. 1-2).
+  m.def("l1_forward(Tensor instances, Tensor table, Tensor? labels, str reduction) -> Tensor loss", tags);
+  m.def(
+      "l1_backward(Tensor grad_loss, Tensor instances, Tensor table, Tensor? labels, str reduction, "
+      "bool[2] output_mask) -> (Tensor grad_instances, Tensor grad_table)",
+      tags);
+
+  // Samples mean + exp(power * logvar) * noise of diagonal Gaussians; mean's gradient is that of the samples.
+  m.def("reparameterize_forward(Tensor mean, Tensor logvar, Tensor noise, float power) -> Tensor samples", tags);
+  m.def(
+      "reparameterize_backward(Tensor grad_samples, Tensor logvar, Tensor noise, float power) -> Tensor grad_logvar",
+      tags);
 }

@@ -55,8 +55,8 @@ PYBIND11_MODULE(_C, m) {
   using mcfa_fast::TrainingStep;
   py::class_<LossWeights>(m, "LossWeights", "What each term counts in the total.")
       .def(
-          py::init<double, double, double, double, double, double>(), py::kw_only(), py::arg("kl"),
-          py::arg("cross_reconstruction"), py::arg("alignment"), py::arg("vtov"), py::arg("vtos"), py::arg("stov"));
+          py::init<double, double, double, double, double, double, double>(), py::kw_only(),
+          py::arg("reconstruction"), py::arg("kl"), py::arg("cross_reconstruction"), py::arg("alignment"), py::arg("vtov"), py::arg("vtos"), py::arg("stov"));
   py::class_<TrainingStep>(m, "TrainingStep", "One training step of MCFA on the CPU; see mcfa_fast.training.step.")
       .def(
           py::init([](const std::vector<at::Tensor>& parameters, double temperature, std::string positives,

@@ -13,6 +13,7 @@ from mcfa_fast.inference import LatentIndex, MCFAClassifier
 from mcfa_fast.losses import (
     ContrastiveLosses,
     KLDivergence,
+    L1Reconstruction,
     StoVLoss,
     VtoSLoss,
     VtoVLoss,
@@ -27,6 +28,7 @@ __all__ = [
     "MCFA",
     "ContrastiveLosses",
     "KLDivergence",
+    "L1Reconstruction",
     "LatentIndex",
     "MCFAClassifier",
     "MCFAConfig",

@@ -89,6 +89,9 @@ class MCFAConfig(BaseModel):
     )
 
     # Objective
+    reconstruction_weight: float = Field(
+        1.0, ge=0, description="Weight of each modality's own reconstruction (Eq. 1)."
+    )
     cross_reconstruction_weight: float = Field(
         10.0, ge=0, description="Weight λ1 of the cross-modal reconstruction (Eq. 2)."
     )
@@ -123,6 +126,9 @@ class MCFAConfig(BaseModel):
         "out",
         description="Mean over positives outside the logarithm (Eqs. 4 and 6) or inside it.",
     )
+    contrast: Literal["samples", "means"] = Field(
+        "samples", description="Compare sampled latents, or the means, in the contrastive losses."
+    )
     class_weighting: Literal["instances", "rows"] = Field(
         "instances",
         description="Weight of a class's own terms (descriptor reconstruction and KL): its number "
@@ -131,19 +137,35 @@ class MCFAConfig(BaseModel):
 
     # Model
     latent_features: int = Field(64, ge=1, description="Dimensions of the latent space.")
-    visual_hidden: int = Field(512, ge=1, description="Hidden units of the visual VAE's layers.")
-    semantic_hidden: int = Field(
-        256, ge=1, description="Hidden units of the semantic VAE's layers."
+    visual_hidden: int | None = Field(
+        512,
+        ge=1,
+        description="Hidden units of the visual VAE's layers. None: encoder and decoder are one "
+        "linear map each.",
     )
+    semantic_hidden: int | None = Field(256, ge=1, description="The same of the semantic VAE.")
+    visual_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the visual encoder's inputs that each training step sets to 0.",
+    )
+    semantic_dropout: float = Field(0.0, ge=0, lt=1, description="The same of the descriptors.")
     sampling_scale: Literal["std", "variance"] = Field(
         "std", description="Scale of the sampling noise: exp(logvar / 2) or exp(logvar)."
     )
     noise: Literal["element", "row"] = Field(
         "element", description="One noise value per latent element, or one per row shared by all."
     )
-    feature_scaling: Literal["minmax", "none"] = Field(
+    feature_scaling: Literal["minmax", "unit", "none"] = Field(
         "minmax",
-        description="Scale visual features to 0..1 over the training rows (no clipping), or not.",
+        description="Scale visual features to 0..1 over the training rows (no clipping), or to "
+        "unit length and centred, or not.",
+    )
+    semantic_scaling: Literal["unit", "none"] = Field(
+        "none",
+        description="Scale descriptors to unit length, centred over the classes with training "
+        "rows, or not.",
     )
 
     # Training
@@ -215,6 +237,11 @@ class MCFAConfig(BaseModel):
     )
     resample_latents: bool = Field(
         True, description="Generate fresh latents in every classifier epoch, or only once."
+    )
+    image_prototypes: bool = Field(
+        False,
+        description="Nearest class for task 'gzsl': a seen class is as near as the nearer of its "
+        "descriptor's latent and the mean of its images' latents, not the former alone.",
     )
     drop_last: bool = Field(
         False, description="Leave out the classifier's last batch of an epoch when incomplete."

@@ -250,3 +250,30 @@ class KLDivergence(nn.Module):
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"
+
+
+class L1Reconstruction(nn.Module):
+    """L1 distance from rows gathered by label (MCFA, Eqs. 1-2).
+
+    :func:`mcfa_fast.functional.l1_reconstruction` as a module.
+
+    Args:
+        reduction: ``"sum"``, ``"mean"`` over rows, or ``"none"``.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> features, decoded = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 1.0]])
+        >>> mf.L1Reconstruction()(features, decoded, torch.tensor([0, 0]))
+        tensor(6.)
+    """
+
+    def __init__(self, *, reduction: str = "sum"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, instances: Tensor, table: Tensor, labels: Optional[Tensor] = None) -> Tensor:
+        """The distance of ``instances [N, F]`` from table's rows, gathered by ``labels [N]``."""
+        return ops.l1(instances, table, labels, self.reduction)
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"

@@ -78,3 +78,15 @@ def kl(mean: Tensor, logvar: Tensor, reduction: str) -> Tensor:
     """The KL divergence of each row from the unit Gaussian, reduced."""
     loss: Tensor = torch.ops.mcfa_fast.kl_forward(mean, logvar, reduction)
     return loss
+
+
+def l1(instances: Tensor, table: Tensor, labels: Optional[Tensor], reduction: str) -> Tensor:
+    """The L1 distance of each instance from its row of the table, reduced."""
+    loss: Tensor = torch.ops.mcfa_fast.l1_forward(instances, table, labels, reduction)
+    return loss
+
+
+def reparameterize(mean: Tensor, logvar: Tensor, noise: Tensor, power: float) -> Tensor:
+    """``mean + exp(power · logvar) · noise``."""
+    samples: Tensor = torch.ops.mcfa_fast.reparameterize_forward(mean, logvar, noise, power)
+    return samples

@@ -124,6 +124,21 @@ def kl_divergence(mean: Tensor, logvar: Tensor, *, reduction: str = "sum") -> Te
     return _reduced(divergence, torch.ones_like(divergence, dtype=torch.bool), reduction)
 
 
+def l1_reconstruction(
+    instances: Tensor, table: Tensor, labels: Tensor | None = None, *, reduction: str = "sum"
+) -> Tensor:
+    """MCFA's Eqs. 1-2, per row; see :func:`mcfa_fast.functional.l1_reconstruction`."""
+    if labels is not None:
+        table = table[labels]
+    distance = (instances - table).abs().sum(dim=1)
+    return _reduced(distance, torch.ones_like(distance, dtype=torch.bool), reduction)
+
+
+def reparameterize(mean: Tensor, logvar: Tensor, noise: Tensor, *, power: float = 0.5) -> Tensor:
+    """Samples from given noise; see :func:`mcfa_fast.functional.reparameterize`."""
+    return mean + (power * logvar).exp() * noise
+
+
 def _normalized(latents: Tensor, normalize: bool) -> Tensor:
     return F.normalize(latents, dim=1) if normalize else latents
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -71,7 +72,31 @@ def test_quick_run_checks_every_contender_and_writes_results(tmp_path):
     (path,) = tmp_path.glob("*-quick.json")
     summary = json.loads(path.read_text())
     jobs = {record["job"] for record in summary["records"]}
-    assert jobs == {"alignment", "contrastive", "inference", "scaling", "training"}
+    losses = {"alignment", "contrastive", "reconstruction", "sampling"}
+    assert jobs == losses | {"classification", "inference", "scaling", "training"}
     for record in summary["records"]:
         assert record["floor"] > 0
         assert all(seconds > 0 for seconds in record["seconds"].values())
+
+
+def test_recall_is_the_share_of_the_wanted_that_was_found(benchmarks):
+    index = benchmarks("latent_index")
+    found = torch.tensor([[1, 2, 3, 4, 5], [9, 8, 7, 6, 5]])
+    wanted = torch.tensor([[5, 4, 3, 2, 0], [9, 8, 7, 6, 5]])
+    assert index.recall(found, wanted) == pytest.approx((0.8 + 1.0) / 2)
+    records = [
+        {"data": "random", "kind": "ivf", "recall": share, "times_faster": speed}
+        for share, speed in ((0.98, 50.0), (0.99, 20.0), (1.0, 10.0))
+    ]
+    assert index.best(records, "random", "ivf")["times_faster"] == 20.0
+    assert index.best(records, "clustered", "ivf") is None
+
+
+def test_quick_run_of_the_index_writes_its_page(tmp_path):
+    command = [sys.executable, BENCHMARKS / "latent_index.py", "--quick", "--results", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    records = json.loads((tmp_path / "latent_index.json").read_text())["records"]
+    assert {record["kind"] for record in records} == {"flat", "ivf", "hnsw"}
+    assert all(r["recall"] == 1.0 for r in records if r["kind"] == "flat")
+    assert "recall" in (tmp_path / "latent_index.md").read_text()

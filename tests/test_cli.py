@@ -42,7 +42,7 @@ def test_train_leaves_a_whole_run_folder(run_dir):
         3,
     )
     results = json.loads((run_dir / "results.json").read_text())["results"]
-    assert set(results) == {"softmax", "nearest"}
+    assert set(results) == {"softmax", "nearest", "ensemble"}
     assert {"checkpoint.pt", "classifier.pt", "data.json", "metrics.csv", "tensorboard"} <= {
         path.name for path in run_dir.iterdir()
     }

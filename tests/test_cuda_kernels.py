@@ -350,6 +350,115 @@ def test_kl_divergence_matches_the_oracle(harness, dtype):
                 assert error <= tolerance * max(1.0, expected.abs().max().item())
 
 
+def reconstruction(instances, classes, width, dtype, labelled):
+    """Rows, table and labels: a class of half of the rows, an absent one, and a distance of 0."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, classes, (instances,), generator=generator)
+    labels[: instances // 2] = classes // 2
+    labels[labels == 0] = classes - 1
+    rows = torch.randn(instances, width, dtype=torch.float64, generator=generator).to(dtype)
+    table = torch.randn(classes, width, dtype=torch.float64, generator=generator).to(dtype)
+    if not labelled:
+        table, labels = table[labels], None
+    rows[:1] = table[:1] if labels is None else table[labels[:1]]
+    return rows, table, labels
+
+
+def assert_l1_right(rows, table, labels, reduction, wanted=(True, True)):
+    results = []
+    for module, inputs in (
+        ("harness", (rows, table)),
+        (reference, (rows.double(), table.double())),
+    ):
+        leaves = [
+            tensor.detach().requires_grad_(needed)
+            for tensor, needed in zip(inputs, wanted, strict=True)
+        ]
+        if module is reference:
+            loss = reference.l1_reconstruction(*leaves, labels, reduction=reduction)
+        else:
+            loss = torch.ops.mcfa_fast_harness.l1_forward(*leaves, labels, reduction)
+        weights = torch.linspace(0.5, 2.0, max(loss.numel(), 1), dtype=loss.dtype)[: loss.numel()]
+        total = (loss * weights.reshape(loss.shape)).sum()
+        needed = [leaf for leaf in leaves if leaf.requires_grad]
+        results.append((loss, *torch.autograd.grad(total, needed)))
+    for ours, expected in zip(*results, strict=True):
+        if expected.numel():
+            tolerance = {torch.float64: 1e-13, torch.float32: 2e-6}.get(
+                ours.dtype, torch.finfo(ours.dtype).eps
+            )
+            error = (ours.double() - expected).abs().max()
+            assert error <= tolerance * max(1.0, expected.abs().max().item())
+    return results[0]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_l1_reconstruction_matches_the_oracle(harness, dtype, labelled, order):
+    harness.harness_set_order(ORDERS[order], ctypes.c_uint64(5))
+    for instances, classes, width, reduction in [
+        (700, 4, 8, "sum"),  # more chunks of a class than a block has warps
+        (200, 40, 48, "none"),
+        (70, 30, 33, "mean"),
+        (33, 2, 1, "none"),
+        (1, 1, 3, "sum"),
+        (0, 2, 4, "mean"),
+        (3, 2, 0, "sum"),
+    ]:
+        data = reconstruction(instances, classes, width, dtype, labelled)
+        both = assert_l1_right(*data, reduction)
+        for wanted in ((True, False), (False, True)):
+            alone = assert_l1_right(*data, reduction, wanted)
+            assert torch.equal(alone[1], both[1 if wanted[0] else 2])
+
+
+def test_l1_reconstruction_stops_at_a_label_out_of_range(harness):
+    rows, table, labels = reconstruction(10, 3, 4, torch.float32, True)
+    for bad in (3, -1):
+        labels[4] = bad
+        with pytest.raises(RuntimeError, match=r"entry of `labels` to be a class in \[0, C\)"):
+            torch.ops.mcfa_fast_harness.l1_forward(rows, table, labels, "sum")
+        for mask in ([True, False], [False, True]):
+            with pytest.raises(RuntimeError, match=r"entry of `labels` to be a class in"):
+                torch.ops.mcfa_fast_harness.l1_backward(
+                    torch.tensor(1.0), rows, table, labels, "sum", mask
+                )
+
+
+@pytest.mark.parametrize("noise_per_row", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_reparameterization_matches_the_oracle(harness, dtype, noise_per_row):
+    generator = torch.Generator().manual_seed(0)
+    for rows, width, power in [
+        (300, 8, 0.5),
+        (70, 33, 1.0),
+        (40, 16, 1.0),
+        (5, 1, 0.5),
+        (0, 4, 0.5),
+    ]:
+        mean, logvar, upstream, noise = (
+            torch.randn(4, rows, width, dtype=torch.float64, generator=generator).to(dtype).unbind()
+        )
+        noise = noise[:, :1] if noise_per_row else noise
+        results = []
+        for function, inputs in (
+            (torch.ops.mcfa_fast_harness.reparameterize_forward, (mean, logvar, noise, upstream)),
+            (reference.reparameterize, [t.double() for t in (mean, logvar, noise, upstream)]),
+        ):
+            leaves = [tensor.detach().requires_grad_() for tensor in inputs[:2]]
+            if function is reference.reparameterize:
+                samples = function(*leaves, inputs[2], power=power)
+            else:
+                samples = function(*leaves, inputs[2], power)
+            results.append((samples, *torch.autograd.grad(samples, leaves, inputs[3])))
+        tolerance = {torch.float64: 1e-13, torch.float32: 2e-6}.get(dtype, torch.finfo(dtype).eps)
+        for ours, expected in zip(*results, strict=True):
+            if expected.numel():
+                error = (ours.double() - expected).abs().max()
+                assert error <= tolerance * max(1.0, expected.abs().max().item())
+
+
 # Planted mistakes. The scenarios run in each order of threads; a mistake is caught if in some order
 # the harness stops or a result leaves what the oracle allows.
 
@@ -364,6 +473,7 @@ def scenarios(dtype):
 def run_scenarios(dtype):
     for data in scenarios(dtype):
         assert_right(dtype, 0.3, *data, positives="in", reduction="none")
+    assert_l1_right(*reconstruction(600, 3, 8, dtype, True), "none")
 
 
 def caught(harness, dtype, fault, line):

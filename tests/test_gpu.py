@@ -138,7 +138,9 @@ def test_nothing_waits_for_the_gpu(dtype):
                 visual, semantic, labels, temperature=temperature, reduction="mean"
             )
             alignment = functional.wasserstein_alignment(*gaussians, classes)
-            (sum(losses) + alignment).backward()
+            distance = functional.l1_reconstruction(visual, semantic, classes)
+            samples = functional.reparameterize(visual, gaussians[1], gaussians[1])
+            (sum(losses) + alignment + distance + samples.sum()).backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -327,3 +329,63 @@ def test_kl_divergence_matches_the_oracle(dtype):
         for ours, expected in zip(*results, strict=True):
             error = (ours.double() - expected).abs().max().item()
             assert error <= tolerance * max(expected.abs().max().item(), 1e-9)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_l1_reconstruction_matches_the_oracle(dtype, labelled):
+    for instances, classes, width, reduction in [
+        (5000, 30, 512, "sum"), (3000, 3, 33, "mean"), (7, 2, 1, "none"), (50_000, 2, 16, "none"),
+    ]:  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.randint(0, (classes + 1) // 2, (instances,), generator=generator)
+        rows, table = (
+            torch.randn(size, width, dtype=torch.float64, generator=generator).to(dtype)
+            for size in (instances, classes)
+        )
+        rows[:1] = table[labels[:1]]  # at distance 0
+        rows, table, labels = rows.cuda(), table.cuda(), labels.cuda()
+        if not labelled:
+            table, labels = table[labels], None
+        results = []
+        for module, inputs in (
+            (functional, (rows, table)),
+            (reference, (rows.double(), table.double())),
+        ):
+            leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+            loss = module.l1_reconstruction(*leaves, labels, reduction=reduction)
+            results.append((loss, *torch.autograd.grad(loss.sum(), leaves)))
+        for wanted in (0, 1):  # another kernel where only one is wanted
+            leaves = [rows.detach(), table.detach()]
+            leaves[wanted].requires_grad_()
+            functional.l1_reconstruction(*leaves, labels, reduction=reduction).sum().backward()
+            assert torch.equal(leaves[wanted].grad, results[0][1 + wanted])
+        tolerance = max(1e-12, 4 * torch.finfo(dtype).eps)
+        tolerance = 1e-5 if dtype == torch.float32 else tolerance
+        for ours, expected in zip(*results, strict=True):
+            error = (ours.double() - expected).abs().max().item()
+            assert error <= tolerance * max(expected.abs().max().item(), 1e-9)
+
+
+@pytest.mark.parametrize("columns", [33, 64, 1])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_reparameterization_matches_the_oracle(dtype, columns):
+    generator = torch.Generator().manual_seed(0)
+    width = max(columns, 16)
+    mean, logvar, noise, upstream = (
+        torch.randn(3000, width, dtype=torch.float64, generator=generator).to(dtype).cuda()
+        for _ in range(4)
+    )
+    results = []
+    for module, inputs in (
+        (functional, (mean, logvar, noise, upstream)),
+        (reference, [tensor.double() for tensor in (mean, logvar, noise, upstream)]),
+    ):
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs[:2]]
+        samples = module.reparameterize(*leaves, inputs[2][:, :columns])
+        results.append((samples, *torch.autograd.grad(samples, leaves, inputs[3])))
+    tolerance = max(1e-12, torch.finfo(dtype).eps)
+    tolerance = 1e-5 if dtype == torch.float32 else tolerance
+    for ours, expected in zip(*results, strict=True):
+        error = (ours.double() - expected).abs().max().item()
+        assert error <= tolerance * expected.abs().max().item()

@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 from zero_shot_data import NEW, SEEN, UNSEEN, config, make_images, make_semantics
 
 from mcfa_fast.config import MCFAConfig
-from mcfa_fast.inference import METHODS, MCFAClassifier, SoftmaxClassifier, encode_images
+from mcfa_fast.inference import METHODS, MCFAClassifier, SoftmaxClassifier, encode_means
 from mcfa_fast.training import Trainer
 from mcfa_fast.training.checkpoint import write_checkpoint
 
@@ -212,7 +212,7 @@ def test_default_configuration_is_the_papers(monkeypatch):
 
 def test_monitor_keeps_the_best_epoch(task):
     model = Trainer(config(task, epochs=5), IMAGES, LABELS, SEMANTICS).fit()
-    latents, _ = encode_images(model, TEST_ALL[0])
+    latents = encode_means(model, TEST_ALL[0])
     states = []
 
     def monitor(epoch, heads):
@@ -322,7 +322,7 @@ def test_saved_classifier_is_bitwise_the_same(task, tmp_path):
             for one in (classifier, loaded):
                 one.add_classes(["new"], make_semantics()[NEW:])
     loaded.save(tmp_path / "again")
-    again = MCFAClassifier.load(tmp_path / "again").set_params(method="nearest")
+    again = MCFAClassifier.load(tmp_path / "again")
     assert np.array_equal(
         again.decision_function(TEST_ALL[0]), classifier.decision_function(TEST_ALL[0])
     )
@@ -354,6 +354,9 @@ def test_parameters_and_clone(classifier):
         "config",
         "method",
         "calibration",
+        "weight",
+        "rejection_rate",
+        "threshold",
         "device",
         "run_dir",
         "progress",

@@ -6,8 +6,11 @@ import faiss
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mcfa_fast.inference import LatentIndex
+from mcfa_fast.inference.faiss_module import find_faiss
 
 DIM = 7
 
@@ -113,7 +116,13 @@ def test_load_rejects_absent_damaged_and_foreign_files(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"not an index at all", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="not a readable FAISS index"):
+        with pytest.raises(ValueError, match="damaged"):
+            LatentIndex.load(path)
+    for position in range(0, len(whole), 29):
+        content = bytearray(whole)
+        content[position] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="damaged"):
             LatentIndex.load(path)
     faiss.write_index(faiss.IndexFlatL2(3), str(path))
     with pytest.raises(ValueError, match="saved by LatentIndex"):
@@ -151,17 +160,145 @@ def test_search_rejects_k(k):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((0,), ValueError, "dim: expected 1 or more"),
-        ((2.0,), TypeError, "dim: expected an integer"),
-        ((2, "dot"), ValueError, "metric: expected"),
+        ({"dim": 0}, ValueError, "dim: expected 1 or more"),
+        ({"dim": 2.0}, TypeError, "dim: expected an integer"),
+        ({"dim": 2, "metric": "dot"}, ValueError, "metric: expected"),
+        ({"dim": 2, "kind": "tree"}, ValueError, "kind: expected"),
+        ({"dim": 2, "effort": 4}, ValueError, "of kind 'flat' has none"),
+        ({"dim": 2, "kind": "ivf", "effort": 0}, ValueError, "effort: expected 1 or more, got 0"),
+        ({"dim": 2, "kind": "hnsw", "size": 1.5}, TypeError, "size: expected an integer"),
     ],
 )
 def test_constructor_rejects(arguments, error, message):
     with pytest.raises(error, match=message):
-        LatentIndex(*arguments)
+        LatentIndex(**arguments)
 
 
-def test_without_faiss_the_error_says_what_to_install(monkeypatch):
+@pytest.fixture
+def without_faiss(monkeypatch):
+    """As if FAISS were not installed."""
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match="pip install faiss-cpu"):
-        LatentIndex(3)
+    find_faiss.cache_clear()
+    yield
+    find_faiss.cache_clear()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("rows", [1, 4, 200])
+def test_exact_search_is_the_same_without_faiss(metric, rows, request):
+    queries = vectors(rows, seed=1)
+    wanted = filled(metric)[0].search(queries, k=6)
+    request.getfixturevalue("without_faiss")
+    scores, ids = filled(metric)[0].search(queries, k=6)
+    assert torch.equal(ids, wanted[1])
+    torch.testing.assert_close(scores, wanted[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: LatentIndex(3, kind="ivf"),
+        lambda path: LatentIndex(3, kind="hnsw"),
+        lambda path: LatentIndex(3).save(path / "index"),
+        lambda path: LatentIndex.load(path / "index"),
+    ],
+)
+def test_without_faiss_the_error_says_what_to_install(use, without_faiss, tmp_path):
+    with pytest.raises(ImportError, match="needs FAISS: pip install faiss-cpu"):
+        use(tmp_path)
+
+
+def test_float32_queries_are_not_copied(monkeypatch):
+    """What the search works on is the caller's own memory."""
+    index, _ = filled()
+    seen = []
+    search = index._store.search
+    monkeypatch.setattr(
+        index._store,
+        "search",
+        lambda queries, *rest: seen.append(queries) or search(queries, *rest),
+    )
+    queries = vectors(9, seed=4)
+    index.search(queries, 2)
+    assert seen[0].data_ptr() == queries.data_ptr()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_scores_are_those_of_every_pair(metric):
+    index, ids = filled(metric)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
+    shuffled = LatentIndex(DIM, metric)
+    shuffled.add(vectors(20)[order], ids[order])
+    queries = vectors(5, seed=1)
+    for one in (index, shuffled):
+        scores, columns = one.scores(queries)
+        assert torch.equal(columns, ids)
+        wanted = [[similarity(q, v, metric) for v in vectors(20)] for q in queries]
+        torch.testing.assert_close(scores, torch.tensor(wanted), atol=1e-5, rtol=1e-5)
+
+
+def reference(stored, query, k, metric):
+    """Best score of every id, by a loop: [(score, id)], best first, and none twice."""
+    best = {}
+    for vector, key in stored:
+        score = similarity(query, vector, metric)
+        worse = max if metric == "cosine" else min
+        best[key] = worse(best.get(key, score), score)
+    return sorted(((s, i) for i, s in best.items()), reverse=metric == "cosine")[:k]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_any_sequence_of_changes_equals_brute_force(metric, kind, data):
+    """Adding, adding to ids and removing, then searching with the effort that misses nothing."""
+    effort = None if kind == "flat" else 1000
+    index, stored = LatentIndex(DIM, metric, kind), []
+    for step in range(data.draw(st.integers(1, 5), label="steps")):
+        present = sorted({key for _, key in stored})
+        if present and data.draw(st.booleans(), label="remove"):
+            gone = data.draw(st.sets(st.sampled_from(present)), label="gone")
+            index.remove(torch.tensor(sorted(gone), dtype=torch.int64))
+            stored = [(vector, key) for vector, key in stored if key not in gone]
+        else:
+            keys = data.draw(st.lists(st.integers(0, 12), max_size=25), label="keys")
+            new = vectors(len(keys), seed=step)
+            index.add(new, torch.tensor(keys, dtype=torch.int64), several=True)
+            stored += zip(new, keys, strict=True)
+        different = {key for _, key in stored}
+        assert len(index) == len(different)
+        assert sorted(index.ids.tolist()) == sorted(key for _, key in stored)
+        if not different:
+            continue
+        k = data.draw(st.integers(1, len(different)), label="k")
+        queries = vectors(3, seed=100)
+        scores, ids = index.search(queries, k, effort=effort)
+        for query, row_scores, row_ids in zip(queries, scores, ids, strict=True):
+            wanted = reference(stored, query, k, metric)
+            assert row_ids.tolist() == [i for _, i in wanted]
+            assert row_scores.tolist() == pytest.approx([s for s, _ in wanted], abs=1e-4)
+
+
+def test_several_vectors_of_an_id_need_the_flag():
+    index, ids = filled()
+    with pytest.raises(ValueError, match="is in the index already"):
+        index.add(vectors(1), ids[:1])
+    index.add(vectors(2, seed=8), ids[[0, 0]], several=True)
+    assert len(index) == 20 and len(index.ids) == 22
+    scores, _ = index.scores(vectors(2, seed=8))
+    assert scores[:, 0].tolist() == pytest.approx([1.0, 1.0])
+    index.remove(ids[:1])
+    assert len(index) == 19 and int(ids[0]) not in index.ids
+
+
+def test_large_k_of_an_id_with_most_vectors():
+    """All but one of 300 vectors belong to one id: the rest is found nevertheless."""
+    index = LatentIndex(DIM)
+    index.add(
+        vectors(1).expand(300, DIM) + 0.01 * vectors(300, seed=1),
+        torch.zeros(300).long(),
+        several=True,
+    )
+    index.add(-vectors(1), torch.tensor([1]))
+    assert index.search(vectors(1), k=2)[1].tolist() == [[0, 1]]

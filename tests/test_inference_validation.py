@@ -133,7 +133,7 @@ def test_calibrations_maximise_the_harmonic_mean_of_the_best_epoch(script):
         right = []
         for rows in (fold.test_seen, fold.test_unseen):
             latents, labels = encode_images(model, IMAGES[rows])[0], LABELS[rows]
-            scores = heads.scores(latents, torch.arange(10), method)
+            scores = heads.scores(latents, torch.arange(10), method, chosen.weight)
             scores[:, heads.seen_classes] -= calibration
             hits = scores.argmax(dim=1).numpy() == labels
             right.append(np.mean([hits[labels == c].mean() for c in np.unique(labels)]))
@@ -166,7 +166,8 @@ def test_classifier_trains_the_chosen_number_of_epochs(tmp_path):
     classifier.fit(IMAGES, LABELS, SEMANTICS)
     chosen = validate(settings, IMAGES, LABELS, SEMANTICS)
     assert classifier.validation_ == chosen
-    plain = MCFAClassifier(config("gzsl", epochs=chosen.epochs)).fit(IMAGES, LABELS, SEMANTICS)
+    plain = MCFAClassifier(config("gzsl", epochs=chosen.epochs), weight=chosen.weight)
+    plain.fit(IMAGES, LABELS, SEMANTICS)
     for method in METHODS:
         for one in (plain, classifier):
             one.set_params(method=method)
@@ -175,6 +176,7 @@ def test_classifier_trains_the_chosen_number_of_epochs(tmp_path):
             classifier.decision_function(IMAGES),
             plain.decision_function(IMAGES, calibration=chosen.calibration[method]),
         )
+    assert classifier.effective_weight == chosen.weight
     classifier.set_params(calibration=0.0)
     assert classifier.effective_calibration == 0
     classifier.set_params(calibration=None).save(tmp_path / "file")

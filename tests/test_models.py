@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler as SklearnMinMaxScaler
 
 from mcfa_fast.config import MCFAConfig
-from mcfa_fast.models import MCFA, VAE, MCFALoss, MinMaxScaler
+from mcfa_fast.models import MCFA, VAE, MCFALoss, MinMaxScaler, UnitScaler
 
 F, A, D = 7, 5, 4
 
@@ -171,7 +171,7 @@ def test_encode_visual_names_the_number_of_features_it_expects():
 
 @pytest.mark.parametrize("shape", [(2, A + 1), (A,), (1, 2, A)])
 def test_encoders_name_the_shape_they_expect(shape):
-    with pytest.raises(ValueError, match=rf"expected \[N, {A}\]"):
+    with pytest.raises(ValueError, match=rf"expected (\[N, {A}\]|{A} features per row)"):
         make_model().encode_semantic(torch.zeros(shape))
 
 
@@ -375,3 +375,82 @@ def test_float32_objective_is_near_float64():
     for name, value in single._asdict().items():
         assert value.dtype == torch.float32
         assert value.item() == pytest.approx(getattr(double, name).item(), rel=1e-5), name
+
+
+# Options beyond the paper's
+
+
+def test_unit_scaler_is_the_formula_in_pieces_too():
+    rows = torch.rand(23, F, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.2
+    rows[4] = 0
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    centred = unit - unit.mean(0)
+    expected = centred / (1 - unit.mean(0).square().sum()).sqrt()
+    scaler = UnitScaler(F).double()
+    for values in (rows, rows.split(5)):
+        torch.testing.assert_close(scaler.fit(values)(rows), expected)
+    kept = torch.arange(23) != 4
+    lengths = UnitScaler(F).double().fit(rows[kept])(rows[kept]).square().sum(1)
+    assert lengths.mean().item() == pytest.approx(1)
+    assert torch.equal(torch.jit.script(scaler)(rows), scaler(rows))
+
+
+def test_unit_scaler_of_rows_that_are_all_the_same():
+    rows = torch.ones(4, F)
+    assert torch.isfinite(UnitScaler(F).fit(rows)(rows)).all()
+
+
+def test_linear_model_has_one_map_per_direction():
+    config = MCFAConfig(visual_hidden=None, semantic_hidden=None, latent_features=3)
+    model = MCFA(F, A, config)
+    shapes = {name: list(value.shape) for name, value in model.visual.named_parameters()}
+    assert shapes == {
+        "encoder.mean.weight": [3, F],
+        "encoder.mean.bias": [3],
+        "encoder.logvar.weight": [3, F],
+        "encoder.logvar.bias": [3],
+        "decoder.0.weight": [F, 3],
+        "decoder.0.bias": [F],
+    }
+    rows = torch.rand(4, F)
+    encoder = model.visual.encoder
+    torch.testing.assert_close(model.visual.encode(rows)[0], encoder.mean(rows))
+    torch.testing.assert_close(torch.jit.script(encoder)(rows)[1], encoder.logvar(rows))
+
+
+def test_dropout_scales_what_it_keeps_and_rests_outside_training():
+    config = MCFAConfig(visual_dropout=0.75, semantic_dropout=0.5)
+    model = MCFA(400, 300, config)
+    inputs = []
+    for side in (model.visual, model.semantic):
+        side.encoder.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    batch = (torch.ones(50, 400), torch.ones(20, 300), torch.arange(50) % 20)
+    model(*batch, torch.Generator().manual_seed(0))
+    for values, share in zip(inputs, (0.75, 0.5), strict=True):
+        assert set(values.unique().tolist()) == {0.0, 1 / (1 - share)}
+        assert values.mean().item() == pytest.approx(1, abs=0.05)
+    inputs.clear()
+    model.eval()(*batch, torch.Generator().manual_seed(0))
+    assert all(torch.equal(values, torch.ones_like(values)) for values in inputs)
+
+
+def test_contrast_of_means_does_not_depend_on_the_noise():
+    batch = (torch.rand(9, F), torch.rand(3, A), torch.arange(9) % 3)
+    for contrast, differs in (("means", False), ("samples", True)):
+        config = MCFAConfig(contrast=contrast)
+        model = MCFA(F, A, config)
+        first, second = (
+            MCFALoss(config)(model(*batch, torch.Generator().manual_seed(seed))) for seed in (0, 1)
+        )
+        assert (first.vtos != second.vtos) == (first.vtov != second.vtov) == differs
+
+
+def test_without_weight_nothing_is_decoded():
+    config = MCFAConfig(reconstruction_weight=0, cross_reconstruction_weight=0)
+    model = MCFA(F, A, config)
+    output = model(torch.rand(9, F), torch.rand(3, A), torch.arange(9) % 3)
+    assert output.visual_reconstruction is output.semantic_from_visual is None
+    losses = MCFALoss(config)(output)
+    assert losses.reconstruction == losses.cross_reconstruction == 0
+    losses.total.backward()
+    assert all(parameter.grad is None for parameter in model.visual.decoder.parameters())

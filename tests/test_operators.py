@@ -44,6 +44,25 @@ def wasserstein_samples():
         )
 
 
+def l1_samples():
+    instances, table, labels = inputs()
+    labels = labels.clamp(min=0)
+    for reduction in ("mean", "none"):
+        yield instances, table, labels, reduction
+        yield instances.detach(), table, labels, reduction
+        yield instances, table.detach(), labels, reduction
+        yield instances, instances.detach() / 2, None, reduction
+
+
+def reparameterize_samples():
+    mean, _, _ = inputs()
+    logvar = (mean / 2).detach().requires_grad_()
+    for noise in (-mean.detach(), -mean.detach()[:, :1]):
+        yield mean, logvar, noise, 0.5
+        yield mean.detach(), logvar, noise, 1.0
+        yield mean, logvar.detach(), noise, 1.0
+
+
 @pytest.mark.parametrize("sample", list(contrastive_samples()))
 def test_opcheck_contrastive(sample):
     torch.library.opcheck(torch.ops.mcfa_fast.contrastive_forward.default, sample)
@@ -52,6 +71,16 @@ def test_opcheck_contrastive(sample):
 @pytest.mark.parametrize("sample", list(wasserstein_samples()))
 def test_opcheck_wasserstein(sample):
     torch.library.opcheck(torch.ops.mcfa_fast.wasserstein_forward.default, sample)
+
+
+@pytest.mark.parametrize("sample", list(l1_samples()))
+def test_opcheck_l1(sample):
+    torch.library.opcheck(torch.ops.mcfa_fast.l1_forward.default, sample)
+
+
+@pytest.mark.parametrize("sample", list(reparameterize_samples()))
+def test_opcheck_reparameterize(sample):
+    torch.library.opcheck(torch.ops.mcfa_fast.reparameterize_forward.default, sample)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -80,6 +109,15 @@ def test_opcheck_backward_operators():
     )
     torch.library.opcheck(
         torch.ops.mcfa_fast.kl_backward.default, (loss, visual, visual / 2, "sum")
+    )
+    for mask in ([True, True], [True, False], [False, True]):
+        torch.library.opcheck(
+            torch.ops.mcfa_fast.l1_backward.default,
+            (loss, visual, semantic, labels.clamp(min=0), "sum", mask),
+        )
+    torch.library.opcheck(
+        torch.ops.mcfa_fast.reparameterize_backward.default,
+        (visual, visual / 2, visual[:, :1], 0.5),
     )
 
 
@@ -130,6 +168,41 @@ def test_gradcheck_kl(reduction):
     assert torch.autograd.gradcheck(loss, (mean, logvar))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_gradcheck_l1(labelled, reduction):
+    instances, table, labels = inputs(torch.float64)
+    if not labelled:
+        table, labels = (instances / 2).detach().requires_grad_(), None
+    else:
+        labels = labels.clamp(min=0)
+
+    def loss(instances, table):
+        return functional.l1_reconstruction(instances, table, labels, reduction=reduction)
+
+    assert torch.autograd.gradcheck(loss, (instances, table))
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_gradcheck_reparameterize(power):
+    mean, _, _ = inputs(torch.float64)
+    logvar = (mean / 2).detach().requires_grad_()
+    for noise in (-mean.detach(), -mean.detach()[:, :1]):
+        sample = functools.partial(functional.reparameterize, noise=noise, power=power)
+        assert torch.autograd.gradcheck(sample, (mean, logvar))
+
+
+class Sampler(torch.nn.Module):
+    """The sampling, which has no module of its own, for the tests of modules."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.register_buffer("noise", noise)
+
+    def forward(self, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+        return mf.ops.reparameterize(mean, logvar, self.noise, 0.5)
+
+
 def modules():
     visual, semantic, labels = inputs()
     kept = labels.clamp(min=0)
@@ -140,6 +213,8 @@ def modules():
     yield mf.ContrastiveLosses(learnable, reduction="mean"), (visual, semantic, labels)
     yield mf.WassersteinAlignment(), (visual, visual / 2, semantic, semantic / 2, kept)
     yield mf.KLDivergence(reduction="mean"), (visual, visual / 2)
+    yield mf.L1Reconstruction(reduction="none"), (visual, semantic, kept)
+    yield Sampler(torch.linspace(-2, 2, 14)[:, None]), (visual, visual / 2)
     yield mf.compat.Inter_Mode_Loss(0.5), (visual, kept)
     yield mf.compat.Cross_Mode_Loss(0.5), (visual, semantic, kept)
     yield mf.compat.SupConLoss(0.5), (torch.stack([visual, visual + 1], dim=1), kept)
@@ -223,11 +298,16 @@ def test_autocast_brings_mixed_latents_together():
             latents, latents, semantic, semantic, labels.clamp(min=0)
         )
         divergence = functional.kl_divergence(latents, visual)
+        distance = functional.l1_reconstruction(latents, semantic, labels.clamp(min=0))
+        samples = functional.reparameterize(latents, latents / 2, visual.detach())
+        low_samples = functional.reparameterize(latents, latents, latents.detach())
     expected = functional.contrastive_losses(latents.float(), semantic, labels, temperature=0.5)
     for got, want in zip(losses, expected, strict=True):
         assert got.dtype == torch.float32 and torch.equal(got, want)
     assert divergence == functional.kl_divergence(latents.float(), visual)
-    (sum(losses) + alignment + divergence).backward()
+    assert distance == functional.l1_reconstruction(latents.float(), semantic, labels.clamp(min=0))
+    assert samples.dtype == torch.float32 and low_samples.dtype == torch.bfloat16
+    (sum(losses) + alignment + divergence + distance + samples.sum()).backward()
     assert linear.weight.grad.dtype == torch.float32 and linear.weight.grad.abs().sum() > 0
 
 
@@ -247,6 +327,30 @@ def test_second_derivatives_raise_one_clear_error():
     (gradient,) = torch.autograd.grad(divergence, visual, create_graph=True)
     with pytest.raises(NotImplementedError, match="kl_divergence: .* second derivative"):
         gradient.sum().backward()
+    distance = functional.l1_reconstruction(visual, semantic, labels.clamp(min=0))
+    for leaf in (visual, semantic):
+        (gradient,) = torch.autograd.grad(distance, leaf, create_graph=True)
+        with pytest.raises(NotImplementedError, match="l1_reconstruction: .* second derivative"):
+            gradient.sum().backward()
+    samples = functional.reparameterize(visual, visual, visual.detach())
+    (gradient,) = torch.autograd.grad(samples.sum(), visual, create_graph=True)
+    with pytest.raises(NotImplementedError, match="reparameterize: .* second derivative"):
+        gradient.sum().backward()
+
+
+def test_meta_tensors_get_shapes_dtypes_and_errors():
+    rows, table = torch.empty(6, 4, device="meta"), torch.empty(3, 4, device="meta")
+    labels = torch.empty(6, dtype=torch.int64, device="meta")
+    low = rows.bfloat16()
+    assert functional.l1_reconstruction(rows, table, labels).shape == ()
+    distance = functional.l1_reconstruction(low, table.bfloat16(), labels, reduction="none")
+    assert distance.shape == (6,) and distance.dtype == torch.float32
+    samples = functional.reparameterize(low, low, low[:, :1])
+    assert samples.shape == (6, 4) and samples.dtype == torch.bfloat16 and samples.is_meta
+    with pytest.raises(ValueError, match="`table` to have the shape of `instances`"):
+        functional.l1_reconstruction(rows, table)
+    with pytest.raises(ValueError, match="`noise` to have the shape of `mean`"):
+        functional.reparameterize(rows, rows, table)
 
 
 def test_a_learnable_temperature_trains_and_is_saved_with_the_module():

@@ -69,7 +69,7 @@ def autograd(model, batch, weights, seed=3):
     attributes=st.integers(1, 70),
     latents=st.integers(1, 9),
     options=st.sampled_from([{}, REFERENCE, {"noise": "row"}, {"positives": "in"}]),
-    weights=st.lists(st.sampled_from([0.0, 0.1, 1.0, 100.0]), min_size=6, max_size=6),
+    weights=st.lists(st.sampled_from([0.0, 0.1, 1.0, 100.0]), min_size=7, max_size=7),
     seed=st.integers(0, 1000),
 )
 def test_native_gradients_are_those_of_autograd(

@@ -377,3 +377,39 @@ def test_damaged_files_of_a_run_folder_are_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.model_dump() | {"old_option": 1}))
     with pytest.raises(ValueError, match="old_option was 1 and is None"):
         Trainer(CONFIG, *data, run_dir=tmp_path).fit()
+
+
+# Options beyond the paper's
+
+
+def test_a_linear_contrastive_model_trains_and_resumes(tmp_path):
+    config = MCFAConfig(
+        **SMALL | {"visual_hidden": None, "semantic_hidden": None, "epochs": 4},
+        sampler="batch",
+        batch_size=16,
+        reconstruction_weight=0,
+        cross_reconstruction_weight=0,
+        kl_weight=0,
+        temperature=0.2,
+        contrast="means",
+        visual_dropout=0.3,
+        feature_scaling="unit",
+        semantic_scaling="unit",
+        learning_rate=1e-2,
+    )
+    features, labels, semantics = make_data()
+    semantics[SEEN:] = 1e3  # of no influence, not on the scaling either
+    whole = Trainer(config, features, labels, semantics)
+    model = whole.fit()
+    assert whole.history[-1]["total"] < 0.9 * whole.history[0]["total"]
+    seen = torch.nn.functional.normalize(semantics[:SEEN], dim=1)
+    torch.testing.assert_close(model.semantic_scaler.offset, seen.mean(0))
+
+    def stop(epoch, _):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    data = (features, labels, semantics)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, *data, run_dir=tmp_path, on_epoch_end=stop).fit()
+    assert_same_weights(Trainer(config, *data, run_dir=tmp_path).fit(), model)

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../common/labels.h"
 #include "../common/reduce.h"
 #include "../common/simd.h"
 #include "op.h"
@@ -102,12 +103,7 @@ class Problem {
       }
     });
     if (labels) {
-      labels_ = labels->to(at::kLong).contiguous();
-      for (int64_t row = 0; row < rows_a(); ++row) {
-        if (row_of_b(row) < 0 || row_of_b(row) >= rows_b()) {
-          throw_label_out_of_range(row_of_b(row), row, rows_b());
-        }
-      }
+      labels_ = checked_labels(*labels, rows_b());
     }
   }
 
@@ -187,10 +183,8 @@ WassersteinBackward backward(
   const Problem<T> problem(mean_a, logvar_a, mean_b, logvar_b, labels);
   const int64_t width = problem.columns();
   const auto options = distance.options();
-  const auto grads = grad_loss.to(distance.scalar_type()).expand({problem.rows_a()}).contiguous();
-  const T* grad = grads.template const_data_ptr<T>();
+  const RowGrads<T> grad(grad_loss, reduction, problem.rows_a(), problem.rows_a());
   const T* distances = distance.template const_data_ptr<T>();
-  const T scale = T(1) / static_cast<T>(reduction_divisor(reduction, problem.rows_a()));
   auto grad_mean_a = at::empty({problem.rows_a(), width}, options);
   auto grad_logvar_a = at::empty({problem.rows_a(), width}, options);
   const int64_t shares = problem.shares();
@@ -200,7 +194,7 @@ WassersteinBackward backward(
   const auto visit = [&](int64_t a, int64_t share) {
     const int64_t b = problem.row_of_b(a);
     const int64_t to = share * problem.rows_b() + b;
-    const T weight = distances[a] > 0 ? scale * grad[a] / distances[a] : T(0);
+    const T weight = distances[a] > 0 ? grad[a] / distances[a] : T(0);
     grad_row(
         weight, problem.mean_a(a), problem.logvar_a(a), problem.mean_b(b), problem.deviation_b(b), width,
         row_of(grad_mean_a, a), row_of(grad_logvar_a, a), row_of(grad_mean_b, to), row_of(grad_deviation_b, to));

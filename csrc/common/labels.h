@@ -13,6 +13,18 @@
 
 namespace mcfa_fast {
 
+// The labels as contiguous int64; raises ValueError for one outside [0, classes).
+inline at::Tensor checked_labels(const at::Tensor& labels, int64_t classes) {
+  auto values = labels.to(at::kLong).contiguous();
+  const int64_t* label = values.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < values.size(0); ++i) {
+    if (label[i] < 0 || label[i] >= classes) {
+      throw_label_out_of_range(label[i], i, classes);
+    }
+  }
+  return values;
+}
+
 struct ClassRun {
   int64_t label;
   int64_t begin;

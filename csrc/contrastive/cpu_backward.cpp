@@ -13,27 +13,25 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// d loss / d (anchor's loss), read by the anchor's place in the input.
+// d loss / d (anchor's loss), read by the anchor's place in the input; 0 for a loss that has no gradient.
 template <typename T>
 class AnchorGrads {
  public:
   AnchorGrads(const OptionalTensor& grad, Reduction reduction, int64_t anchors, int64_t valid_anchors) {
     if (grad) {
-      grad_ = grad->to(c10::CppTypeToScalarType<T>::value).expand({anchors}).contiguous();
-      scale_ = T(1) / static_cast<T>(reduction_divisor(reduction, valid_anchors));
+      grads_.emplace(*grad, reduction, anchors, valid_anchors);
     }
   }
 
   explicit operator bool() const {
-    return grad_.defined();
+    return grads_.has_value();
   }
   T operator[](int64_t anchor) const {
-    return grad_.defined() ? scale_ * grad_.template const_data_ptr<T>()[anchor] : T(0);
+    return grads_ ? (*grads_)[anchor] : T(0);
   }
 
  private:
-  Tensor grad_;
-  T scale_ = 1;
+  std::optional<RowGrads<T>> grads_;
 };
 
 // VtoV: adds Σ_j (g_i e^{s_ij - L_i} + g_j e^{s_ij - L_j}) u_j to row i of `grad`, less the same over the
@@ -94,7 +92,10 @@ void add_cross_pairs(
   const auto rows = Tiling::of(visual.rows());
   const auto columns = Tiling::of(semantic.rows());
   const CrossSchedule schedule(rows.count(), columns.count());
-  auto replicas = at::zeros({schedule.replicas(), semantic.rows(), semantic.columns()}, grad_semantic.options());
+  const bool shared = schedule.replicas() > 1;
+  auto replicas = shared
+      ? at::zeros({schedule.replicas(), semantic.rows(), semantic.columns()}, grad_semantic.options())
+      : grad_semantic.unsqueeze(0);
   auto spaces = workspaces<T>(rows, columns, grad_visual.options());
   for_each_pair(schedule, [&](const TilePair& pair, int thread) {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -106,7 +107,9 @@ void add_cross_pairs(
     rows_of(grad_visual, rows, pair.row).addmm_(space.matrix, right);
     rows_of(replicas.select(0, pair.replica), columns, pair.column).addmm_(space.matrix.t(), left);
   });
-  grad_semantic.add_(replicas.sum(0));
+  if (shared) {
+    grad_semantic.add_(replicas.sum(0));
+  }
 }
 
 // The positive terms of VtoV, "out" form: -Σ_p (g_i + g_p) / |P| u_p, from the class sums of u and g u.

@@ -73,10 +73,11 @@ void sum_cross_pairs(
 template <typename T>
 class AnchorLosses {
  public:
-  explicit AnchorLosses(int64_t anchors, const at::TensorOptions& options) : values_(at::zeros({anchors}, options)) {}
+  explicit AnchorLosses(int64_t anchors, const at::TensorOptions& options)
+      : values_(at::zeros({anchors}, options)), data_(values_.template mutable_data_ptr<T>()) {}
 
   void set(int64_t anchor, T value) {
-    values_.template mutable_data_ptr<T>()[anchor] = value;
+    data_[anchor] = value;
   }
   Tensor reduced(Reduction reduction, int64_t valid_anchors) const {
     return mcfa_fast::reduced<T>(values_, reduction, valid_anchors);
@@ -84,6 +85,7 @@ class AnchorLosses {
 
  private:
   Tensor values_;
+  T* data_;
 };
 
 template <typename T>
@@ -107,9 +109,7 @@ ContrastiveForward forward(
   const auto labels = sort_labels(label_input, ignore_index, vtos || stov ? std::optional(classes) : std::nullopt);
   const Latents<T> visual(visual_input, labels.order, normalize);
   const auto options = visual.values().options();
-  const auto nothing = at::empty({0}, options);
-  const auto zero = at::zeros({}, options);
-  ContrastiveForward result{zero, zero.clone(), zero.clone(), nothing, nothing.clone(), nothing.clone(), nothing.clone()};
+  ContrastiveForward result;
   auto& [loss_vtov, loss_vtos, loss_stov, lse_vtov, lse_positives, lse_vtos, lse_stov] = result;
 
   if (vtov) {
@@ -134,7 +134,9 @@ ContrastiveForward forward(
     });
     loss_vtov = losses.reduced(reduction, instances_with_positive(labels));
     lse_vtov = in_input_order(others, labels, instances, options);
-    lse_positives = in_form ? in_input_order(of_class, labels, instances, options) : lse_positives;
+    if (in_form) {
+      lse_positives = in_input_order(of_class, labels, instances, options);
+    }
   }
 
   if (vtos || stov) {
@@ -166,6 +168,13 @@ ContrastiveForward forward(
         lse_stov.template mutable_data_ptr<T>()[index] = over_instances.value(index);
       }
     }
+  }
+  // Those that were not asked for.
+  for (auto* loss : {&loss_vtov, &loss_vtos, &loss_stov}) {
+    *loss = loss->defined() ? *loss : scalar_tensor<T>(0, options);
+  }
+  for (auto* lse : {&lse_vtov, &lse_positives, &lse_vtos, &lse_stov}) {
+    *lse = lse->defined() ? *lse : at::empty({0}, options);
   }
   return result;
 }

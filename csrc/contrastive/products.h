@@ -20,7 +20,7 @@ struct Workspace {
 
   // rows · columns^T, written into the workspace.
   Tile<T> multiply(const at::Tensor& rows, const at::Tensor& columns) {
-    matrix = products.narrow(0, 0, rows.size(0) * columns.size(0)).view({rows.size(0), columns.size(0)});
+    matrix = products.as_strided({rows.size(0), columns.size(0)}, {columns.size(0), 1});
     at::mm_out(matrix, rows, columns.t());
     return {matrix.template mutable_data_ptr<T>(), columns.size(0), rows.size(0), columns.size(0)};
   }
@@ -41,7 +41,7 @@ std::vector<Workspace<T>> workspaces(const Tiling& rows, const Tiling& columns, 
 }
 
 inline at::Tensor rows_of(const at::Tensor& values, const Tiling& tiling, int64_t tile) {
-  return values.narrow(0, tiling.begin(tile), tiling.size(tile));
+  return tiling.count() == 1 ? values : values.narrow(0, tiling.begin(tile), tiling.size(tile));
 }
 
 template <typename T>

@@ -17,12 +17,17 @@ struct Tiling {
   int64_t rows;
   int64_t tile;
 
-  // Tiles that fit the cache, yet at least four of them for threads to share once there are 256 rows.
+  // One tile for few rows. Else tiles that fit the cache, yet at least four of them for threads to share once there are
+  // 256 rows, and all of about one size.
   static Tiling of(int64_t rows) {
+    constexpr int64_t kSingle = 128;
     constexpr int64_t kLargest = 256;
     constexpr int64_t kSmallest = 64;
-    const int64_t quarter = at::divup(at::divup(rows, 4), 16) * 16;
-    return {rows, std::clamp(quarter, kSmallest, kLargest)};
+    if (rows <= kSingle) {
+      return {rows, kSingle};
+    }
+    const int64_t count = at::divup(rows, std::clamp(at::divup(rows, 4), kSmallest, kLargest));
+    return {rows, at::divup(at::divup(rows, count), 16) * 16};
   }
 
   int64_t count() const {

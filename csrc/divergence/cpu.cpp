@@ -80,11 +80,9 @@ KLBackward backward(
   const auto logvars = accumulating<T>(logvar_input);
   const int64_t rows = means.size(0);
   const int64_t width = means.size(1);
-  const auto grads = grad_loss.to(means.scalar_type()).expand({rows}).contiguous();
-  const T scale = T(1) / static_cast<T>(reduction_divisor(reduction, rows));
+  const RowGrads<T> grad(grad_loss, reduction, rows, rows);
   auto grad_means = at::empty_like(means);
   auto grad_logvars = at::empty_like(logvars);
-  const T* grad = grads.template const_data_ptr<T>();
   const T* mean = means.template const_data_ptr<T>();
   const T* logvar = logvars.template const_data_ptr<T>();
   T* grad_mean = grad_means.template mutable_data_ptr<T>();
@@ -92,7 +90,7 @@ KLBackward backward(
   at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t at = row * width;
-      divergence_grad_row(scale * grad[row], mean + at, logvar + at, width, grad_mean + at, grad_logvar + at);
+      divergence_grad_row(grad[row], mean + at, logvar + at, width, grad_mean + at, grad_logvar + at);
     }
   });
   return {grad_means.to(mean_input.scalar_type()), grad_logvars.to(logvar_input.scalar_type())};

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "../common/checks.h"
+#include "../common/labels.h"
 
 namespace mcfa_fast {
 
@@ -29,13 +29,7 @@ void SoftmaxTraining::epoch(const Tensor& latents, const Tensor& labels, int64_t
   check_labels(labels, latents, "latents");
   TORCH_CHECK_VALUE(batch_size > 0, "expected `batch_size` of 1 or more, but got ", batch_size);
   const int64_t classes = weight.size(0);
-  const Tensor columns = labels.to(at::kLong).contiguous();
-  const int64_t* column = columns.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < columns.size(0); ++i) {
-    if (column[i] < 0 || column[i] >= classes) {
-      throw_label_out_of_range(column[i], i, classes);
-    }
-  }
+  const Tensor columns = checked_labels(labels, classes);
   at::AutoDispatchBelowADInplaceOrView no_autograd;
   for (int64_t begin = 0; begin < latents.size(0); begin += batch_size) {
     const int64_t rows = std::min(batch_size, latents.size(0) - begin);

@@ -7,6 +7,7 @@
 
 #include "../alignment/op.h"
 #include "../common/dispatch.h"
+#include "../common/labels.h"
 #include "../contrastive/op.h"
 #include "terms.h"
 
@@ -91,11 +92,12 @@ TrainingStep::TrainingStep(const std::vector<Tensor>& parameters, StepOptions op
       grad_latents_(at::empty({0}, type_)) {}
 
 Tensor TrainingStep::run(
-    const Tensor& features, const Tensor& semantics, const Tensor& labels, const LossWeights& weights,
+    const Tensor& features, const Tensor& semantics, const Tensor& any_labels, const LossWeights& weights,
     const at::Generator& generator) {
   check_batch(features, "features", latents_);
   check_batch(semantics, "semantics", latents_);
-  check_labels(labels, features, "features");
+  check_labels(any_labels, features, "features");
+  const Tensor labels = checked_labels(any_labels, semantics.size(0));
   at::AutoDispatchBelowADInplaceOrView no_autograd;
   const int64_t instances = features.size(0);
   const int64_t classes = semantics.size(0);
@@ -126,11 +128,13 @@ Tensor TrainingStep::run(
 
   const Tensor& decoded_visual = visual_decoder_.forward(latents);
   const auto visual_error =
-      visual_reconstruction_(decoded_visual, features, labels, weights.cross_reconstruction);
+      visual_reconstruction_(
+      decoded_visual, features, labels, weights.reconstruction, weights.cross_reconstruction);
   visual_decoder_.backward(decoded_visual, latents, grad_latents);
   const Tensor& decoded_semantic = semantic_decoder_.forward(latents);
   const auto semantic_error =
-      semantic_reconstruction_(decoded_semantic, semantics, labels, class_weights, weights.cross_reconstruction);
+      semantic_reconstruction_(
+      decoded_semantic, semantics, labels, class_weights, weights.reconstruction, weights.cross_reconstruction);
   semantic_decoder_.backward(decoded_semantic, latents, grad_latents);
 
   const auto [alignment, distance] =
@@ -153,8 +157,8 @@ Tensor TrainingStep::run(
   const double vtov = std::get<0>(contrastive).item<double>();
   const double vtos = std::get<1>(contrastive).item<double>();
   const double stov = std::get<2>(contrastive).item<double>();
-  const double total = reconstruction + weights.kl * kl + weights.cross_reconstruction * cross +
-      weights.alignment * aligned + weights.vtov * vtov + weights.vtos * vtos +
+  const double total = weights.reconstruction * reconstruction + weights.kl * kl +
+      weights.cross_reconstruction * cross + weights.alignment * aligned + weights.vtov * vtov + weights.vtos * vtos +
       weights.stov * stov;
   return at::tensor({total, reconstruction, kl, cross, aligned, vtov, vtos, stov}, at::kDouble);
 }
@@ -169,9 +173,6 @@ Tensor TrainingStep::count_classes(const Tensor& labels, int64_t classes) const 
   std::vector<int64_t> counts(classes, 0);
   const int64_t* label = labels.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < labels.size(0); ++i) {
-    if (label[i] < 0 || label[i] >= classes) {
-      throw_label_out_of_range(label[i], i, classes);
-    }
     counts[label[i]] = options_.count_instances ? counts[label[i]] + 1 : 1;
   }
   return at::tensor(counts, type_.dtype(at::kLong)).to(type_.dtype());

@@ -14,6 +14,7 @@ namespace mcfa_fast {
 
 // What each term counts in the total (Eq. 7).
 struct LossWeights {
+  double reconstruction;
   double kl;
   double cross_reconstruction;
   double alignment;

@@ -124,7 +124,7 @@ Reconstruction over_columns(int64_t rows, int64_t columns, const Visit& visit) {
 }  // namespace
 
 Reconstruction visual_reconstruction_(
-    const Tensor& decoded, const Tensor& features, const Tensor& labels, double cross_weight) {
+    const Tensor& decoded, const Tensor& features, const Tensor& labels, double own_weight, double cross_weight) {
   const int64_t instances = features.size(0);
   const int64_t classes = decoded.size(0) - instances;
   const int64_t width = features.size(1);
@@ -139,7 +139,7 @@ Reconstruction visual_reconstruction_(
       Reconstruction sum;
       for (int64_t i = 0; i < instances; ++i) {
         const scalar_t* row = target + i * width + column;
-        sum.own += absolute_error_(instance_rows + i * width + column, row, scalar_t(1), n);
+        sum.own += absolute_error_(instance_rows + i * width + column, row, static_cast<scalar_t>(own_weight), n);
         sum.cross += absolute_error_signs(class_rows + label[i] * width + column, row, signs.data() + label[i] * n, n);
       }
       for (int64_t c = 0; c < classes; ++c) {
@@ -155,7 +155,7 @@ Reconstruction visual_reconstruction_(
 
 Reconstruction semantic_reconstruction_(
     const Tensor& decoded, const Tensor& semantics, const Tensor& labels, const Tensor& class_weights,
-    double cross_weight) {
+    double own_weight, double cross_weight) {
   const int64_t instances = labels.size(0);
   const int64_t classes = semantics.size(0);
   const int64_t width = semantics.size(1);
@@ -175,7 +175,8 @@ Reconstruction semantic_reconstruction_(
       }
       for (int64_t c = 0; c < classes; ++c) {
         const int64_t at = c * width + column;
-        sum.own += weight[c] * absolute_error_(class_rows + at, target + at, weight[c], n);
+        sum.own += weight[c] * absolute_error_(
+            class_rows + at, target + at, static_cast<scalar_t>(own_weight) * weight[c], n);
       }
       return sum;
     });

@@ -12,16 +12,17 @@ struct Reconstruction {
 };
 
 // Visual side (Eqs. 1 and 2): `decoded` [N+C, F] holds the instances' reconstructions and then one from each class's
-// latent, `features` [N, F] the targets, `labels` [N] the class of each. Overwrites `decoded` by its gradient, which
-// counts reconstruction across the modalities `cross_weight` times.
+// latent, `features` [N, F] the targets, `labels` [N] the class of each. Overwrites `decoded` by its gradient, in which
+// own errors count `own_weight` times and those across the modalities `cross_weight` times.
 Reconstruction visual_reconstruction_(
-    const at::Tensor& decoded, const at::Tensor& features, const at::Tensor& labels, double cross_weight);
+    const at::Tensor& decoded, const at::Tensor& features, const at::Tensor& labels, double own_weight,
+    double cross_weight);
 
 // The same of the semantic side: `decoded` [N+C, A], targets `semantics` [C, A]; class c's own error counts
 // `class_weights` [C] times.
 Reconstruction semantic_reconstruction_(
     const at::Tensor& decoded, const at::Tensor& semantics, const at::Tensor& labels, const at::Tensor& class_weights,
-    double cross_weight);
+    double own_weight, double cross_weight);
 
 // z = mean + exp(power logvar) noise, with noise [rows, D] or [rows, 1], written to `latents` [rows, D].
 void sample_latents(

@@ -56,7 +56,10 @@ def benchmark(
     semantics: SemanticsOption = None,
     methods: Annotated[
         str,
-        typer.Option(help="Methods or groups (closed-form, linear, trained, mcfa), with commas."),
+        typer.Option(
+            help="Methods or groups (closed-form, linear, trained, mcfa, ablation, changes), with "
+            "commas."
+        ),
     ] = "closed-form",
     splits: Annotated[
         Optional[str],

@@ -13,10 +13,15 @@ _FEATURE_DTYPES = (np.float16, np.float32, np.float64)
 _SCAN_BYTES = 16 * 2**20
 
 
-def check_features(features: Any) -> None:
+def check_features(features: Any, *, values: bool = True, first_row: int = 0) -> None:
     """Check that ``features`` is a finite floating ``[N, F]`` array with ``N, F >= 1``.
 
     The values are read in blocks of rows, so that a memory map is never copied as a whole.
+
+    Args:
+        features: The array.
+        values: Check the values, too.
+        first_row: Number of the first row in an error, where ``features`` is a part of more.
     """
     if not isinstance(features, np.ndarray):
         raise TypeError(f"features: expected a numpy array, got {type(features).__name__}")
@@ -29,11 +34,15 @@ def check_features(features: Any) -> None:
             f"{what}: expected float16, float32 or float64 in native byte order, "
             f"got {features.dtype.str}"
         )
+    if not values:
+        return
     step = max(1, _SCAN_BYTES // (features.shape[1] * features.itemsize))
     for start in range(0, len(features), step):
         finite = np.isfinite(features[start : start + step]).all(axis=1)
         if not finite.all():
-            raise DatasetError(f"{what}: NaN or infinity in row {start + int(finite.argmin())}")
+            raise DatasetError(
+                f"{what}: NaN or infinity in row {first_row + start + int(finite.argmin())}"
+            )
 
 
 def check_class_names(class_names: Any) -> tuple[str, ...]:

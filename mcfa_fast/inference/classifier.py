@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,42 +15,56 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from mcfa_fast.config import MCFAConfig
-from mcfa_fast.inference.heads import METHODS, ClassifierHeads, Method, Monitor
+from mcfa_fast.data.chunks import row_chunks
+from mcfa_fast.inference.bulk import latent_chunks
+from mcfa_fast.inference.heads import DEFAULT_WEIGHT, METHODS, ClassifierHeads, Method, Monitor
 from mcfa_fast.inference.inputs import (
     TrainingInputs,
     as_class_names,
+    as_features,
     as_semantics,
     training_inputs,
 )
-from mcfa_fast.inference.latents import encode_images
 from mcfa_fast.inference.validation import Validation, validate
 from mcfa_fast.inference.zero_shot import Candidates, ZeroShotClassifier
 from mcfa_fast.models.mcfa import MCFA
 from mcfa_fast.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from mcfa_fast.training.trainer import Trainer
 
-__all__ = ["MCFAClassifier"]
+__all__ = ["UNKNOWN", "MCFAClassifier"]
 
-_FORMAT = "mcfa_fast classifier, version 1"
+UNKNOWN = -1
+"""What :meth:`MCFAClassifier.predict` returns for an image that it rejects."""
+
+_SCORES = 2**22  # floats of the scores of a chunk of images
+_FORMAT = "mcfa_fast classifier, version 2"
+_SAVED = ("method", "calibration", "weight", "rejection_rate", "threshold")
 
 
 class MCFAClassifier(ZeroShotClassifier):
     """Zero-shot classifier: trains MCFA on seen classes, predicts classes known by description.
 
     Classes are numbered 0..C-1, by the rows of `semantics`. Fitting trains the two VAEs and both
-    classifiers over their latents, so `method` and `calibration` can be changed afterwards with
-    ``set_params``.
+    classifiers over their latents, so all of `method`, `calibration`, `weight`, `rejection_rate`
+    and `threshold` can be changed afterwards with ``set_params``.
 
     Args:
         config: options of the model, its training and its classifier; None is
             ``MCFAConfig.paper("zsl")``. Its task decides which classes are predicted: the unseen
             ones ("zsl") or all ("gzsl"). ``selection="validation"`` holds out seen classes to
-            choose the number of epochs and, for "gzsl", the calibrations.
-        method: "softmax", a linear softmax classifier trained on sampled latents, or "nearest",
-            the class whose descriptor's latent mean has the highest cosine similarity.
+            choose the number of epochs, the ensemble's weight, the scores to reject by and, for
+            "gzsl", the calibrations.
+        method: "softmax", a linear softmax classifier trained on sampled latents; "nearest", the
+            class whose descriptor's latent mean has the highest cosine similarity; or "ensemble",
+            both combined (:func:`mcfa_fast.inference.heads.combine`).
         calibration: what is subtracted from the scores of seen classes, in units of the scores
             (calibrated stacking; more favours unseen classes). None is the value chosen by
             ``selection="validation"``, or 0 without.
+        weight: share of the nearest class in the ensemble, 0..1. None is the value chosen by
+            ``selection="validation"``, or 0.5 without.
+        rejection_rate: share, 0..1, of the images of known classes that ``predict(reject=True)``
+            may reject; validation's scores turn it into a threshold.
+        threshold: the threshold itself, in units of the scores; None is that of `rejection_rate`.
         device: where the VAEs are trained and images encoded.
         run_dir: folder of the training run; a killed run resumes there. None writes nothing.
         progress: show progress bars.
@@ -62,7 +77,7 @@ class MCFAClassifier(ZeroShotClassifier):
         validation_: what validation chose, a :class:`~mcfa_fast.inference.validation.Validation`;
             None without.
         n_features_in_: number of visual features F.
-        heads_: the trained model and both classifiers.
+        heads_: the trained model and its classifiers.
 
     Source:
         Liu et al., Section II-A; calibrated stacking: Chao et al., "An empirical study and analysis
@@ -88,6 +103,9 @@ class MCFAClassifier(ZeroShotClassifier):
         *,
         method: Method = "softmax",
         calibration: float | None = None,
+        weight: float | None = None,
+        rejection_rate: float = 0.05,
+        threshold: float | None = None,
         device: torch.device | str = "cpu",
         run_dir: str | os.PathLike[str] | None = None,
         progress: bool = False,
@@ -95,6 +113,9 @@ class MCFAClassifier(ZeroShotClassifier):
         self.config = config
         self.method = method
         self.calibration = calibration
+        self.weight = weight
+        self.rejection_rate = rejection_rate
+        self.threshold = threshold
         self.device = device
         self.run_dir = run_dir
         self.progress = progress
@@ -210,13 +231,81 @@ class MCFAClassifier(ZeroShotClassifier):
         chosen = {} if self.validation_ is None else self.validation_.calibration
         return chosen.get(self.method, 0.0)
 
+    @property
+    def effective_weight(self) -> float:
+        """The ensemble's weight in force: the given one, else validation's, else 0.5."""
+        check_is_fitted(self)
+        if self.weight is None:
+            return DEFAULT_WEIGHT if self.validation_ is None else self.validation_.weight
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"weight: expected a share in 0..1, got {self.weight}")
+        return self.weight
+
+    @property
+    def effective_threshold(self) -> float:
+        """The score below which ``predict(reject=True)`` rejects: the given one, else validation's.
+
+        Raises:
+            ValueError: without either.
+        """
+        check_is_fitted(self)
+        if self.threshold is not None:
+            return self.threshold
+        if self.validation_ is None:
+            raise ValueError(
+                "reject: expected a threshold or a classifier trained with selection='validation', "
+                "got neither"
+            )
+        return self.validation_.rejection[self._known_method()].threshold(self.rejection_rate)
+
+    def predict(
+        self,
+        features: ArrayLike | Tensor,
+        *,
+        candidates: Candidates | None = None,
+        reject: bool = False,
+    ) -> np.ndarray:
+        """Class index [N] of every row, among the candidates (see :meth:`decision_function`).
+
+        Features may be a memory map of any size: memory is constant but for the result.
+
+        Args:
+            features: raw features [N, F].
+            candidates: class indices or names [K]; default `classes_`.
+            reject: return :data:`UNKNOWN` (-1) for rows whose highest score, less the calibration,
+                is below :attr:`effective_threshold`. Cosine similarities mean the same for any
+                candidates; log-probabilities are lower the more classes there are, so that those
+                of "softmax" and "ensemble" reject more than `rejection_rate` says where there are
+                more candidates than classes held out for validation.
+
+        Raises:
+            NotFittedError: before :meth:`fit`.
+            TypeError, ValueError: on bad features, unknown, repeated or no candidates, or
+                `reject` without a threshold.
+        """
+        check_is_fitted(self)
+        resolved = self._resolve(candidates)
+        features = self._checked(features)
+        threshold = self.effective_threshold if reject else None
+        seen = torch.from_numpy(np.isin(resolved, self.seen_classes_))
+        offset = self.effective_calibration * seen.double()
+        predictions = np.empty(len(features), dtype=np.int64)
+        for rows, scores in self._score_chunks(features, resolved):
+            if offset.any():
+                scores = scores.double() - offset
+            highest, columns = scores.max(dim=1)
+            predictions[rows] = resolved[columns.numpy()]
+            if threshold is not None:
+                predictions[rows][(highest < threshold).numpy()] = UNKNOWN
+        return predictions
+
     def predict_proba(
         self, features: ArrayLike | Tensor, *, candidates: Candidates | None = None
     ) -> np.ndarray:
         """Probabilities [N, K] over the candidates (see :meth:`decision_function`).
 
-        The softmax classifier's own, or for "nearest" a softmax of the similarities divided by the
-        temperature of the losses (the model of Eq. 5). A calibration is included.
+        The softmax classifier's or the ensemble's own; for "nearest" a softmax of the similarities
+        divided by the temperature of the losses (the model of Eq. 5). A calibration is included.
         """
         scores = self.decision_function(features, candidates=candidates)
         if self.method == "nearest":
@@ -258,10 +347,9 @@ class MCFAClassifier(ZeroShotClassifier):
         check_is_fitted(self)
         state = {
             "format": _FORMAT,
-            "method": self.method,
-            "calibration": self.calibration,
+            **{name: getattr(self, name) for name in _SAVED},
             "class_names": list(self.class_names_),
-            "validation": None if self.validation_ is None else vars(self.validation_),
+            "validation": None if self.validation_ is None else asdict(self.validation_),
             "heads": self.heads_.state(),
         }
         write_checkpoint(Path(path), state)
@@ -285,22 +373,41 @@ class MCFAClassifier(ZeroShotClassifier):
         heads = ClassifierHeads.from_state(state["heads"], device)
         classifier = cls(
             heads.model.config,
-            method=state["method"],
-            calibration=state["calibration"],
+            **{name: state[name] for name in _SAVED},
             device=device,
         )
         classifier.heads_ = heads
         classifier.class_names_ = tuple(state["class_names"])
-        classifier.validation_ = state["validation"] and Validation(**state["validation"])
+        classifier.validation_ = state["validation"] and Validation.from_dict(state["validation"])
         return classifier
 
-    def _candidate_scores(self, features: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Log-probabilities ("softmax") or cosine similarities ("nearest") [N, K]."""
+    def _known_method(self) -> Method:
         if self.method not in METHODS:
             raise ValueError(f"method: expected one of {METHODS}, got {self.method!r}")
-        latents, _ = encode_images(self.heads_.model, features)
-        scores = self.heads_.scores(latents, torch.from_numpy(candidates), self.method)
-        return scores.double().numpy()
+        return self.method
+
+    def _checked(self, features: ArrayLike | Tensor) -> np.ndarray:
+        # Values are checked on the way, not in a pass of their own.
+        return as_features(features, self.n_features_in_, scan=False)
+
+    def _candidate_scores(self, features: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """What :meth:`ClassifierHeads.scores` says, for the method in force."""
+        scores = np.empty((len(features), len(candidates)))
+        for rows, chunk in self._score_chunks(features, candidates):
+            scores[rows] = chunk
+        return scores
+
+    def _score_chunks(
+        self, features: np.ndarray, candidates: np.ndarray
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Rows and their uncalibrated scores [n, K], float32."""
+        method, weight, heads = self._known_method(), self.effective_weight, self.heads_
+        classes = torch.from_numpy(candidates)
+        size = max(1, _SCORES // len(candidates))
+        for rows, latents in latent_chunks(heads.model, features):
+            for part in row_chunks(len(latents), size):
+                scores = heads.scores(latents[part], classes, method, weight)
+                yield slice(rows.start + part.start, rows.start + part.stop), scores
 
     def _fit_heads(
         self,

@@ -1,4 +1,4 @@
-"""The two classifiers over one trained model: softmax and nearest class."""
+"""The classifiers over one trained model: softmax, nearest class, and both together."""
 
 from __future__ import annotations
 
@@ -8,19 +8,45 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.inference.latent_index import LatentIndex
 from mcfa_fast.inference.latents import LatentBank, class_latents, image_latents
+from mcfa_fast.inference.products import linear
 from mcfa_fast.inference.softmax import SoftmaxClassifier
 from mcfa_fast.models.mcfa import MCFA
 
-__all__ = ["METHODS", "ClassifierHeads", "Method"]
+__all__ = ["DEFAULT_WEIGHT", "METHODS", "ClassifierHeads", "Method", "combine"]
 
-Method = Literal["softmax", "nearest"]
+Method = Literal["softmax", "nearest", "ensemble"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
+DEFAULT_WEIGHT = 0.5
+"""Share of the nearest class in the ensemble, where validation chose none."""
+
+_SPREAD_ROWS = 4096
+
 Monitor = Callable[[int, "ClassifierHeads"], float]
+
+
+def combine(log_probabilities: Tensor, similarities: Tensor, weight: float) -> Tensor:
+    r"""Log-probabilities :math:`\log p_c^{1-w} e^{w \kappa \cos_c} - \log Z` of the ensemble.
+
+    A convex combination, normalised, of two log-probabilities (a logarithmic opinion pool): the
+    softmax classifier's and those of a softmax over similarities at the temperature
+    :math:`1 / \kappa`. With w = 0 it is the softmax classifier's.
+
+    Args:
+        log_probabilities: log p [N, K] of the softmax classifier.
+        similarities: κ·cos [N, K], see :attr:`ClassifierHeads.sharpness`.
+        weight: share w of the nearest class, 0 (softmax alone) to 1 (nearest alone).
+
+    Source:
+        Genest and Zidek, "Combining probability distributions: a critique and an annotated
+        bibliography", 1986, Section 3.
+    """
+    return F.log_softmax((1.0 - weight) * log_probabilities + weight * similarities, dim=1)
 
 
 class ClassifierHeads:
@@ -56,6 +82,7 @@ class ClassifierHeads:
         self.unseen_classes = unseen_classes
         self._seen_bank = seen_bank
         self._index: LatentIndex | None = None
+        self._sharpness: float | None = None
 
     @classmethod
     def from_images(
@@ -105,12 +132,42 @@ class ClassifierHeads:
 
     @property
     def index(self) -> LatentIndex:
-        """Every class's latent mean under the class's index; built when first needed."""
+        """Every class's latent mean under the class's index; built when first needed.
+
+        With ``image_prototypes``, the seen classes of task "gzsl" have a second vector: the mean of
+        the latent means of their images that the softmax is trained on.
+        """
         if self._index is None:
             means = class_latents(self.model, self.semantics, self.classes, per_class=1).mean
             self._index = LatentIndex(means.shape[1])
             self._index.add(means, self.classes)
+            bank = self._seen_bank
+            if self.model.config.image_prototypes and bank is not None:
+                classes, rows = bank.labels.unique(return_inverse=True)
+                sums = means.new_zeros(len(classes), means.shape[1]).index_add_(0, rows, bank.mean)
+                prototypes = sums / rows.bincount()[:, None]
+                self._index.add(prototypes, classes, several=True)
         return self._index
+
+    @property
+    def sharpness(self) -> float:
+        r"""The factor :math:`\kappa` that gives similarities the spread of log-probabilities.
+
+        :math:`\kappa^2` is the ratio of their variances over the classes that the softmax knows,
+        each a mean over latents as they are drawn to train it. Computed when first needed.
+        """
+        if self._sharpness is None:
+            generator = self.model.config.generator("ensemble")
+            latents, _ = self._bank().draw(self.model, generator)
+            latents = latents[:: max(1, len(latents) // _SPREAD_ROWS)]
+            spreads = [
+                self.scores(latents, self.softmax_classes, method).var(dim=1, correction=0).mean()
+                for method in ("softmax", "nearest")
+            ]
+            ratio = float((spreads[0] / spreads[1]).sqrt())
+            # One class alone, or classes of one latent, have no spread.
+            self._sharpness = ratio if 0 < ratio < float("inf") else 1.0
+        return self._sharpness
 
     def fit_softmax(self, monitor: Monitor | None = None) -> None:
         """Train a new softmax classifier on latents of the classes it has to know.
@@ -121,11 +178,7 @@ class ClassifierHeads:
                 last.
         """
         config: MCFAConfig = self.model.config
-        bank = class_latents(
-            self.model, self.semantics, self.unseen_classes, per_class=config.unseen_latents
-        )
-        if self._seen_bank is not None:
-            bank = self._seen_bank.join(bank)
+        bank = self._bank()
         classes = self.softmax_classes
         noise = config.generator("classifier noise")
 
@@ -148,27 +201,42 @@ class ClassifierHeads:
         )
 
     @torch.no_grad()
-    def scores(self, latents: Tensor, classes: Tensor, method: Method) -> Tensor:
+    def scores(
+        self, latents: Tensor, classes: Tensor, method: Method, weight: float = DEFAULT_WEIGHT
+    ) -> Tensor:
         """Scores [N, K] of latents [N, D] for the given classes [K], higher is better.
 
-        Log-probabilities over `softmax_classes` ("softmax"), or cosine similarities to the class
-        latents in -1..1 ("nearest").
+        Log-probabilities over `softmax_classes` of the softmax classifier ("softmax") or combined
+        with similarities ("ensemble", :func:`combine`), or cosine similarities to the class latents
+        in -1..1 ("nearest").
+
+        Args:
+            latents: [N, D].
+            classes: class indices, the columns.
+            method: which classifier.
+            weight: share of the nearest class in an ensemble.
 
         Raises:
             ValueError: when the softmax does not know one of the classes.
         """
-        if method == "softmax":
-            unknown = classes[~torch.isin(classes, self.softmax_classes)]
+        if method == "nearest":
+            scores, known = self.index.scores(latents)
+        else:
+            known = self.softmax_classes
+            unknown = classes[~torch.isin(classes, known)]
             if len(unknown):
                 raise ValueError(
                     f"candidates: class {int(unknown[0])} is a seen class, which the softmax of "
                     "task 'zsl' does not know; use method 'nearest' or train for task 'gzsl'"
                 )
-            columns = torch.searchsorted(self.softmax_classes, classes)
-            return self.softmax(latents)[:, columns]
-        similarities, ids = self.index.search(latents, k=len(self.index))
-        by_class = similarities.new_empty(len(latents), len(self.semantics))
-        return by_class.scatter_(1, ids, similarities)[:, classes]
+            layer = self.softmax.linear
+            scores = F.log_softmax(linear(latents, layer.weight, layer.bias), dim=1)
+            if method == "ensemble":
+                similarities = self.scores(latents, known, "nearest")
+                scores = combine(scores, self.sharpness * similarities, weight)
+        if torch.equal(known, classes):
+            return scores
+        return scores[:, torch.searchsorted(known, classes)]
 
     def add_classes(self, semantics: Tensor) -> None:
         """Append unseen classes by their raw descriptors [M, A]; the softmax is trained anew."""
@@ -178,7 +246,18 @@ class ClassifierHeads:
         # Built anew on its next use, not extended: an encoder's last bits may depend on the number
         # of rows, and a classifier that was saved and loaded has to be exactly the same.
         self._index = None
+        self._sharpness = None
         self.fit_softmax()
+
+    def _bank(self) -> LatentBank:
+        """What the softmax is trained on."""
+        bank = class_latents(
+            self.model,
+            self.semantics,
+            self.unseen_classes,
+            per_class=self.model.config.unseen_latents,
+        )
+        return bank if self._seen_bank is None else self._seen_bank.join(bank)
 
     def state(self) -> dict[str, Any]:
         """All that :meth:`from_state` needs, as tensors and plain containers."""

@@ -66,12 +66,18 @@ def training_inputs(
     )
 
 
-def as_features(values: Any, width: int | None = None) -> np.ndarray:
-    """Features as a finite floating array [N, F], N > 0; a memory map stays one."""
+def as_features(values: Any, width: int | None = None, *, scan: bool = True) -> np.ndarray:
+    """Features as a finite floating array [N, F], N > 0; a memory map stays one.
+
+    Args:
+        values: what the caller passed.
+        width: expected columns F.
+        scan: whether to look for values that are not finite; False where that is done later.
+    """
     features = _as_array(values)
     if features.dtype.kind in "iu":
         features = features.astype(np.float32)
-    check_features(features)
+    check_features(features, values=scan)
     if width is not None and features.shape[1] != width:
         raise ValueError(f"features: expected {width} columns, got {features.shape[1]}")
     return features

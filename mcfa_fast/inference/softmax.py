@@ -85,7 +85,7 @@ class SoftmaxClassifier(nn.Module):
         for parameter in self.parameters():
             parameter.grad = torch.zeros_like(parameter)
         training = load().SoftmaxTraining(
-            self.linear.weight, self.linear.bias, learning_rate=learning_rate, beta1=0.5, beta2=0.999
+            *self.parameters(), learning_rate=learning_rate, beta1=0.5, beta2=0.999
         )
         order = torch.empty(0, dtype=torch.int64)
         best_value, best_weights = float("-inf"), None

@@ -1,4 +1,4 @@
-"""Choosing the number of epochs, and the calibration, on seen classes held out of training."""
+"""Choosing epochs, calibrations, weights and thresholds on seen classes held out of training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.data.folds import ClassFold, hold_out
-from mcfa_fast.evaluation.curve import seen_unseen_curve
 from mcfa_fast.evaluation.metrics import mean_class_accuracy
-from mcfa_fast.inference.heads import METHODS, ClassifierHeads
+from mcfa_fast.inference.bulk import encode_means
+from mcfa_fast.inference.choices import HeldOutScores, Rejection
+from mcfa_fast.inference.heads import DEFAULT_WEIGHT, METHODS, ClassifierHeads
 from mcfa_fast.inference.latent_index import LatentIndex
-from mcfa_fast.inference.latents import class_latents, encode_images
+from mcfa_fast.inference.latents import class_latents
 from mcfa_fast.models.mcfa import MCFA
 from mcfa_fast.training.checkpoint import read_checkpoint, write_checkpoint
 from mcfa_fast.training.trainer import Trainer
@@ -37,12 +39,23 @@ class Validation:
         held_out: their class indices.
         calibration: for a generalized task, the calibration per method that maximises the harmonic
             mean on the fold; empty otherwise.
+        weight: share of the nearest class in the ensemble.
+        rejection: per method, how high the best scores of images on the fold are.
     """
 
     epochs: int
     accuracy: float
     held_out: tuple[int, ...]
     calibration: dict[str, float] = field(default_factory=dict)
+    weight: float = DEFAULT_WEIGHT
+    rejection: dict[str, Rejection] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Validation:
+        """What ``dataclasses.asdict`` was given."""
+        rejection = content.get("rejection", {})
+        rejection = {method: Rejection(**scores) for method, scores in rejection.items()}
+        return cls(**{**content, "rejection": rejection})
 
 
 def validate(
@@ -59,8 +72,9 @@ def validate(
 
     `validation_classes` of the seen classes are held out (default: a fifth, but two at least, as
     one class is never mistaken for another). For a generalized task a fifth of the rows of each
-    other class is held out as well; both together are the test set on which the calibration of
-    either method is chosen, with the model of the chosen epoch.
+    other class is held out as well. On these rows, with the model of the chosen epoch, the
+    ensemble's weight is chosen, for a generalized task also the calibration of every method, and
+    the scores that rejection goes by are taken.
 
     Args:
         config: options of the run; `epochs` is the highest number of epochs that can be chosen.
@@ -101,16 +115,23 @@ def validate(
     )
     model = trainer.fit()
     best = max(trainer.history, key=lambda row: row[_METRIC])  # the first of equals
+    # A resumed run may not have seen its best epoch.
+    model.load_state_dict(best_weights or read_checkpoint(best_path, device))
+    scores = _scores(model, fold, features, semantics)
+    weight = scores.choose_weight()
     calibration = {}
-    if config.task == "gzsl":
-        # A resumed run may not have seen its best epoch.
-        model.load_state_dict(best_weights or read_checkpoint(best_path, device))
-        calibration = _calibrate(model, fold, features, semantics)
+    if scores.generalized:
+        calibration = {method: scores.calibration(method, weight) for method in METHODS}
     return Validation(
         epochs=int(best["epoch"]),
         accuracy=best[_METRIC],
         held_out=tuple(fold.classes[fold.held_out].tolist()),
         calibration=calibration,
+        weight=weight,
+        rejection={
+            method: scores.rejection(method, weight, calibration.get(method, 0.0))
+            for method in METHODS
+        },
     )
 
 
@@ -137,13 +158,12 @@ def _nearest_accuracy(model: MCFA, fold: ClassFold, images: np.ndarray, semantic
     held_out = torch.from_numpy(fold.held_out)
     index = LatentIndex(model.config.latent_features)
     index.add(class_latents(model, semantics, held_out, per_class=1).mean, held_out)
-    _, nearest = index.search(encode_images(model, images)[0], k=1)
+    _, nearest = index.search(encode_means(model, images), k=1)
     return mean_class_accuracy(fold.labels[fold.test_unseen], nearest[:, 0].numpy())
 
 
-def _calibrate(
-    model: MCFA, fold: ClassFold, features: np.ndarray, semantics: Tensor
-) -> dict[str, float]:
+def _scores(model: MCFA, fold: ClassFold, features: np.ndarray, semantics: Tensor) -> HeldOutScores:
+    """Both classifiers' scores of the fold's test rows."""
     heads = ClassifierHeads.from_images(
         model,
         features[fold.train],
@@ -152,10 +172,14 @@ def _calibrate(
         torch.from_numpy(fold.held_out),
     )
     rows = np.concatenate([fold.test_seen, fold.test_unseen])
-    latents, _ = encode_images(model, features[rows])
-    chosen = {}
-    for method in METHODS:
-        scores = heads.scores(latents, heads.classes, method)
-        curve = seen_unseen_curve(scores, fold.labels[rows], heads.classes, heads.seen_classes)
-        chosen[method] = curve.best().calibration
-    return chosen
+    latents = encode_means(model, features[rows])
+    classes = heads.softmax_classes
+    return HeldOutScores(
+        log_probabilities=heads.scores(latents, classes, "softmax"),
+        cosines=heads.scores(latents, classes, "nearest"),
+        sharpness=heads.sharpness,
+        labels=fold.labels[rows],
+        classes=classes.numpy(),
+        seen_classes=heads.seen_classes.numpy(),
+        generalized=len(fold.test_seen) > 0,
+    )

@@ -67,7 +67,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator, ABC):
         """
         check_is_fitted(self)
         candidates = self._resolve(candidates)
-        scores = self._candidate_scores(as_features(features, self.n_features_in_), candidates)
+        scores = self._candidate_scores(self._checked(features), candidates)
         offset = self.effective_calibration if calibration is None else calibration
         return scores - offset * np.isin(candidates, self.seen_classes_)
 
@@ -89,6 +89,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator, ABC):
         predictions = self.predict(features, candidates=candidates)
         labels = as_labels(labels, len(predictions), len(self.class_names_))
         return mean_class_accuracy(labels, predictions)
+
+    def _checked(self, features: ArrayLike | Tensor) -> np.ndarray:
+        """Features [N, F] as an array; a subclass that checks their values later need not here."""
+        return as_features(features, self.n_features_in_)
 
     @abstractmethod
     def _candidate_scores(self, features: np.ndarray, candidates: np.ndarray) -> np.ndarray:

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mcfa_fast import functional
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.models.chunks import in_chunks
-from mcfa_fast.models.scaling import MinMaxScaler
+from mcfa_fast.models.scaling import make_scaler
 from mcfa_fast.models.vae import VAE
 
 __all__ = ["MCFA", "MCFAOutput"]
@@ -39,13 +40,14 @@ class MCFAOutput(NamedTuple):
     """[C, D]"""
     semantic_latents: Tensor
     """[C, D] sampled, one latent shared by all instances of the class."""
-    visual_reconstruction: Tensor
-    """[N, F] visual decoding of the visual latents."""
-    semantic_reconstruction: Tensor
+    visual_reconstruction: Tensor | None
+    """[N, F] visual decoding of the visual latents; None, as the next three, if the configuration
+    gives reconstructions no weight."""
+    semantic_reconstruction: Tensor | None
     """[C, A] semantic decoding of the semantic latents."""
-    visual_from_semantic: Tensor
+    visual_from_semantic: Tensor | None
     """[C, F] visual decoding of the semantic latents."""
-    semantic_from_visual: Tensor
+    semantic_from_visual: Tensor | None
     """[N, A] semantic decoding of the visual latents."""
 
 
@@ -74,8 +76,10 @@ class MCFA(nn.Module):
         self.semantic_features = semantic_features
         self.scale_power = {"std": 0.5, "variance": 1.0}[config.sampling_scale]
         self.noise_per_row = config.noise == "row"
+        self.reconstructs = config.reconstruction_weight + config.cross_reconstruction_weight > 0
         generator = config.generator("weights")
-        self.scaler = MinMaxScaler(visual_features)
+        self.scaler = make_scaler(config.feature_scaling, visual_features)
+        self.semantic_scaler = make_scaler(config.semantic_scaling, semantic_features)
         self.visual = VAE(visual_features, config.visual_hidden, config.latent_features, generator)
         self.semantic = VAE(
             semantic_features, config.semantic_hidden, config.latent_features, generator
@@ -94,12 +98,12 @@ class MCFA(nn.Module):
         return self.visual.encode(self.scaler(features))
 
     def encode_semantic(self, semantics: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance [C, D] of class descriptors ``semantics`` [C, A].
+        """Mean and log-variance [C, D] of raw (unscaled) class descriptors ``semantics`` [C, A].
 
         Raises:
             ValueError: If ``semantics`` does not have A columns.
         """
-        return self.semantic.encode(semantics)
+        return self.semantic.encode(self.semantic_scaler(semantics))
 
     def sample(
         self, mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None
@@ -121,7 +125,7 @@ class MCFA(nn.Module):
         """
         shape = (mean.shape[0], 1) if self.noise_per_row else mean.shape
         noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        return torch.addcmul(mean, torch.exp(self.scale_power * logvar), noise)
+        return functional.reparameterize(mean, logvar, noise, power=self.scale_power)
 
     def forward(
         self,
@@ -136,7 +140,8 @@ class MCFA(nn.Module):
 
         Args:
             features: [N, F] **scaled** visual features, ``model.scaler(raw)``.
-            semantics: [C, A] descriptors of the batch's classes.
+            semantics: [C, A] **scaled** descriptors of the batch's classes,
+                ``model.semantic_scaler(raw)``.
             labels: [N] int64, the row of ``semantics`` of each instance, in 0..C-1.
             generator: Source of the sampling noise, on the device of ``features``.
 
@@ -154,19 +159,26 @@ class MCFA(nn.Module):
                 f"labels: expected one per row of features [{features.shape[0]}], "
                 f"got {list(labels.shape)}"
             )
-        visual_mean, visual_logvar = self._by_rows(self.visual.encode, features)
-        semantic_mean, semantic_logvar = self._by_rows(self.semantic.encode, semantics)
+        visual_mean, visual_logvar = self._by_rows(
+            self.visual.encode, self._drop(features, self.config.visual_dropout, generator)
+        )
+        semantic_mean, semantic_logvar = self._by_rows(
+            self.semantic.encode, self._drop(semantics, self.config.semantic_dropout, generator)
+        )
         visual_latents = self.sample(visual_mean, visual_logvar, generator)
         semantic_latents = self.sample(semantic_mean, semantic_logvar, generator)
-        # Both kinds of latents pass each decoder together: half the calls, forward and backward.
-        latents = torch.cat([visual_latents, semantic_latents])
-        sizes = [len(visual_latents), len(semantic_latents)]
-        visual_reconstruction, visual_from_semantic = self._by_rows(
-            self.visual.decode, latents
-        ).split(sizes)
-        semantic_from_visual, semantic_reconstruction = self._by_rows(
-            self.semantic.decode, latents
-        ).split(sizes)
+        visual_reconstruction = visual_from_semantic = None
+        semantic_reconstruction = semantic_from_visual = None
+        if self.reconstructs:
+            # Both kinds of latents pass each decoder together: half the calls.
+            latents = torch.cat([visual_latents, semantic_latents])
+            sizes = [len(visual_latents), len(semantic_latents)]
+            visual_reconstruction, visual_from_semantic = self._by_rows(
+                self.visual.decode, latents
+            ).split(sizes)
+            semantic_from_visual, semantic_reconstruction = self._by_rows(
+                self.semantic.decode, latents
+            ).split(sizes)
         return MCFAOutput(
             features=features,
             semantics=semantics,
@@ -182,6 +194,13 @@ class MCFA(nn.Module):
             visual_from_semantic=visual_from_semantic,
             semantic_from_visual=semantic_from_visual,
         )
+
+    def _drop(self, rows: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+        """Dropout in training mode, drawn from ``generator`` as all noise is."""
+        if share == 0 or not self.training:
+            return rows
+        kept = torch.empty_like(rows).bernoulli_(1 - share, generator=generator)
+        return rows * kept.div_(1 - share)
 
     def _by_rows(self, function: Callable[[Tensor], Any], rows: Tensor) -> Any:
         chunk_size = self.config.chunk_size

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, l1_loss
 
 from mcfa_fast import functional
 from mcfa_fast.config import MCFAConfig
@@ -14,8 +13,9 @@ __all__ = ["LossWeights", "MCFALoss", "MCFALosses"]
 
 
 class LossWeights(NamedTuple):
-    """What each term counts in the total; own reconstruction counts once."""
+    """What each term counts in the total."""
 
+    reconstruction: float
     kl: float
     cross_reconstruction: float
     alignment: float
@@ -66,18 +66,21 @@ class MCFALoss(nn.Module):
     r"""The overall loss of MCFA.
 
     .. math::
-        \ell = \ell_{rec} + \beta\,\ell_{KL} + \lambda_1 \ell_{CMFR} + \lambda_2 \ell_{CMDA}
-             + \lambda_3 \ell_{VtoV} + \lambda_4 \ell_{VtoS} + \lambda_5 \ell_{StoV}
+        \ell = \lambda_0 \ell_{rec} + \beta\,\ell_{KL} + \lambda_1 \ell_{CMFR}
+             + \lambda_2 \ell_{CMDA} + \lambda_3 \ell_{VtoV} + \lambda_4 \ell_{VtoS}
+             + \lambda_5 \ell_{StoV}
 
     Reconstructions are compared by the sum of absolute differences. The contrastive terms compare
-    the *sampled* latents; the alignment term compares means and standard deviations. A class's own
+    the sampled latents, or the means with ``contrast="means"``; the alignment term compares means
+    and standard deviations. The paper's :math:`\lambda_0` is 1. A class's own
     terms (descriptor reconstruction and KL) are computed once and weighted by the class's number
     of instances in the batch (``class_weighting="instances"``, the sums of Eqs. 1-3 over instances
     paired with their descriptors) or by one (``"rows"``). A class without instances in the batch
     has weight 0 and takes part only as a negative of VtoS.
 
     Args:
-        config: The weights λ1..λ5 and β, the temperature, ``positives`` and ``class_weighting``.
+        config: The weights λ0..λ5 and β, the temperature, ``positives``, ``contrast`` and
+            ``class_weighting``.
 
     Source:
         Liu et al., Eq. 7, with the terms of Eqs. 1-6.
@@ -101,6 +104,7 @@ class MCFALoss(nn.Module):
         self.weights = LossWeights.of(config)
         self.temperature = config.temperature
         self.positives = config.positives
+        self.contrast_means = config.contrast == "means"
         self.count_instances = config.class_weighting == "instances"
 
     def forward(self, output: MCFAOutput, weights: LossWeights | None = None) -> MCFALosses:
@@ -114,9 +118,12 @@ class MCFALoss(nn.Module):
             ValueError: If a label is not in 0..C-1 (as :mod:`mcfa_fast.functional` checks it).
         """
         labels = output.labels
+        means, samples = (
+            (output.visual_mean, output.semantic_mean),
+            (output.visual_latents, output.semantic_latents),
+        )
         vtov, vtos, stov = functional.contrastive_losses(
-            output.visual_latents,
-            output.semantic_latents,
+            *(means if self.contrast_means else samples),
             labels,
             temperature=self.temperature,
             positives=self.positives,
@@ -129,25 +136,16 @@ class MCFALoss(nn.Module):
             labels,
         )
         class_weights = self._class_weights(labels, output.semantics)
-        descriptor_error = (output.semantic_reconstruction - output.semantics).abs().sum(1)
-        reconstruction = l1_loss(
-            output.visual_reconstruction, output.features, reduction="sum"
-        ) + torch.dot(class_weights, descriptor_error)
         class_kl = functional.kl_divergence(
             output.semantic_mean, output.semantic_logvar, reduction="none"
         )
         kl = functional.kl_divergence(output.visual_mean, output.visual_logvar) + torch.dot(
             class_weights, class_kl
         )
-        # embedding() gathers rows; unlike indexing, its backward is fast for few, long classes.
-        cross_reconstruction = l1_loss(
-            embedding(labels, output.visual_from_semantic), output.features, reduction="sum"
-        ) + l1_loss(
-            output.semantic_from_visual, embedding(labels, output.semantics), reduction="sum"
-        )
+        reconstruction, cross_reconstruction = self._reconstructions(output, class_weights)
         weights = self.weights if weights is None else weights
         total = (
-            reconstruction
+            weights.reconstruction * reconstruction
             + weights.kl * kl
             + weights.cross_reconstruction * cross_reconstruction
             + weights.alignment * alignment
@@ -157,6 +155,25 @@ class MCFALoss(nn.Module):
         )
         return MCFALosses(
             total, reconstruction, kl, cross_reconstruction, alignment, vtov, vtos, stov
+        )
+
+    def _reconstructions(self, output: MCFAOutput, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Own and cross-modal errors; 0 where the model did not decode."""
+        if output.visual_reconstruction is None:
+            nothing = output.visual_mean.new_zeros(())
+            return nothing, nothing
+        own = functional.l1_reconstruction(
+            output.semantic_reconstruction, output.semantics, reduction="none"
+        )
+        return (
+            functional.l1_reconstruction(output.visual_reconstruction, output.features)
+            + torch.dot(class_weights, own),
+            functional.l1_reconstruction(
+                output.features, output.visual_from_semantic, output.labels
+            )
+            + functional.l1_reconstruction(
+                output.semantic_from_visual, output.semantics, output.labels
+            ),
         )
 
     def _class_weights(self, labels: Tensor, semantics: Tensor) -> Tensor:

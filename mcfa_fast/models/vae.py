@@ -13,7 +13,7 @@ class Encoder(nn.Module):
 
     Args:
         features: Input dimensions F.
-        hidden: Hidden units.
+        hidden: Hidden units; None leaves out the first layer.
         latent_features: Latent dimensions D.
         generator: Source of the initial weights; None draws from PyTorch's global generator.
     """
@@ -21,15 +21,16 @@ class Encoder(nn.Module):
     def __init__(
         self,
         features: int,
-        hidden: int,
+        hidden: int | None,
         latent_features: int,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.features = features
-        self.hidden = _linear(features, hidden, generator)
-        self.mean = _linear(hidden, latent_features, generator)
-        self.logvar = _linear(hidden, latent_features, generator)
+        self.hidden = None if hidden is None else _linear(features, hidden, generator)
+        width = features if hidden is None else hidden
+        self.mean = _linear(width, latent_features, generator)
+        self.logvar = _linear(width, latent_features, generator)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [N, D] of the latent Gaussians of ``features`` [N, F].
@@ -39,8 +40,9 @@ class Encoder(nn.Module):
         """
         if features.dim() != 2 or features.shape[1] != self.features:
             raise ValueError(f"expected [N, {self.features}] features, got {features.shape}")
-        hidden = torch.relu(self.hidden(features))
-        return self.mean(hidden), self.logvar(hidden)
+        if self.hidden is not None:
+            features = torch.relu(self.hidden(features))
+        return self.mean(features), self.logvar(features)
 
 
 class VAE(nn.Module):
@@ -50,7 +52,7 @@ class VAE(nn.Module):
 
     Args:
         features: Input dimensions F.
-        hidden: Hidden units of the encoder and of the decoder.
+        hidden: Hidden units of the encoder and of the decoder; None makes both linear.
         latent_features: Latent dimensions D.
         generator: Source of the initial weights; None draws from PyTorch's global generator.
 
@@ -67,17 +69,20 @@ class VAE(nn.Module):
     def __init__(
         self,
         features: int,
-        hidden: int,
+        hidden: int | None,
         latent_features: int,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(features, hidden, latent_features, generator)
-        self.decoder = nn.Sequential(
-            _linear(latent_features, hidden, generator),
-            nn.ReLU(),
-            _linear(hidden, features, generator),
-        )
+        if hidden is None:
+            self.decoder = nn.Sequential(_linear(latent_features, features, generator))
+        else:
+            self.decoder = nn.Sequential(
+                _linear(latent_features, hidden, generator),
+                nn.ReLU(),
+                _linear(hidden, features, generator),
+            )
 
     def encode(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [N, D] of the latent Gaussians of ``features`` [N, F]."""

@@ -14,6 +14,7 @@ from mcfa_fast.config import MCFAConfig, Task
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.evaluation.evaluate import Evaluation, evaluate
 from mcfa_fast.studies.selection import select
+from mcfa_fast.studies.variants import ABLATION, CADA_VAE, CHANGES
 
 __all__ = ["METHODS", "BaselineMethod", "MCFAMethod", "Method", "Outcome", "resolve_methods"]
 
@@ -167,6 +168,9 @@ METHODS: dict[str, Method] = {
     ),
     "mcfa-paper": MCFAMethod("paper", {"selection": "validation"}),
     "mcfa-reference": MCFAMethod("reference"),
+    "cada-vae": MCFAMethod("paper", {"selection": "validation", **CADA_VAE}),
+    **{name: MCFAMethod("paper", options, "ablation") for name, options in ABLATION.items()},
+    **{name: MCFAMethod("paper", options, "changes") for name, options in CHANGES.items()},
 }
 """Every method by name."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcfa_fast.models.scaling import MinMaxScaler
+from mcfa_fast.models.scaling import Scaler
 from mcfa_fast.training.sampler import Batch
 
 __all__ = ["RawFeatures", "ResidentFeatures", "StreamedFeatures", "place"]
@@ -41,12 +41,6 @@ class RawFeatures(NamedTuple):
         for start in range(0, len(self.values), _ROWS_PER_CHUNK):
             yield self.gather(slice(start, start + _ROWS_PER_CHUNK))
 
-    def range(self) -> Tensor:
-        """The lowest and the highest value of each column, [2, F]."""
-        ranges = [torch.stack(torch.aminmax(chunk, dim=0)) for chunk in self.chunks()]
-        lowest, highest = torch.stack(ranges, dim=1)
-        return torch.stack([lowest.amin(0), highest.amax(0)])
-
 
 class ResidentFeatures:
     """All features, scaled, on the device.
@@ -57,7 +51,7 @@ class ResidentFeatures:
         device: Where they lie.
     """
 
-    def __init__(self, raw: RawFeatures, scaler: MinMaxScaler, device: torch.device) -> None:
+    def __init__(self, raw: RawFeatures, scaler: Scaler, device: torch.device) -> None:
         self._scaled = torch.cat([scaler(chunk).to(device) for chunk in raw.chunks()])
 
     def batches(self, sampler: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
@@ -75,7 +69,7 @@ class StreamedFeatures:
         device: Where batches go.
     """
 
-    def __init__(self, raw: RawFeatures, scaler: MinMaxScaler, device: torch.device) -> None:
+    def __init__(self, raw: RawFeatures, scaler: Scaler, device: torch.device) -> None:
         self._raw = raw
         self._scaler = scaler
         self._device = device
@@ -91,7 +85,7 @@ class StreamedFeatures:
 
 
 def place(
-    raw: RawFeatures, scaler: MinMaxScaler, device: torch.device, resident: bool | None
+    raw: RawFeatures, scaler: Scaler, device: torch.device, resident: bool | None
 ) -> ResidentFeatures | StreamedFeatures:
     """The features on the device if they are to be, or fit with room to spare, else streamed.
 

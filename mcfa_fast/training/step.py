@@ -168,6 +168,17 @@ def make_step(
     device = next(model.parameters()).device.type
     if device == "cuda" and config.chunk_size is None:
         return CapturedStep(model, optimizer, generator)
-    if device == "cpu" and config.chunk_size is None and config.precision == "float32":
+    if device == "cpu" and _is_native(config):
         return NativeStep(model, optimizer, generator)
     return EagerStep(model, optimizer, generator)
+
+
+def _is_native(config: MCFAConfig) -> bool:
+    """Whether :class:`NativeStep` does all that the options ask for."""
+    plain = MCFAConfig()
+    options = ("chunk_size", "precision", "contrast", "visual_dropout", "semantic_dropout")
+    return (
+        all(getattr(config, option) == getattr(plain, option) for option in options)
+        and None not in (config.visual_hidden, config.semantic_hidden)
+        and config.reconstruction_weight + config.cross_reconstruction_weight > 0
+    )

@@ -106,10 +106,10 @@ class Trainer:
 
         self.history = []
         self.model = MCFA(raw.shape[1], semantics.shape[1], config)
-        if config.feature_scaling == "minmax":
-            self.model.scaler.fit(raw.range())
+        self.model.scaler.fit(raw.chunks())
+        self.model.semantic_scaler.fit(semantics[labels.unique()])
         self._features = place(raw, self.model.scaler, self._device, resident)
-        self._semantics = semantics.to(self._device)
+        self._semantics = self.model.semantic_scaler(semantics).to(self._device)
         self.model.to(self._device)
         self._optimizer = FusedAdam(
             self.model.parameters(), config.scaled_learning_rate(len(labels))

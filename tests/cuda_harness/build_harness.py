@@ -20,6 +20,8 @@ UNITS = (
     "operators.cpp",
     "alignment_operators.cpp",
     "divergence_operators.cpp",
+    "reconstruction_operators.cpp",
+    "reparameterization_operators.cpp",
     "harness.cpp",
 )
 # The operators get a namespace of their own, so that they live beside those of mcfa_fast._C.

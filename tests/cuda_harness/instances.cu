@@ -2,6 +2,8 @@
 #include "../../csrc/alignment/kernels.cuh"
 #include "../../csrc/contrastive/kernels.cuh"
 #include "../../csrc/divergence/kernels.cuh"
+#include "../../csrc/reconstruction/kernels.cuh"
+#include "../../csrc/reparameterization/kernels.cuh"
 
 namespace mcfa_fast {
 
@@ -20,6 +22,12 @@ namespace mcfa_fast {
   MCFA_KL(T, 16 / sizeof(T))                                                                                       \
   MCFA_WASSERSTEIN(T, 1)                                                                                           \
   MCFA_WASSERSTEIN(T, 16 / sizeof(T))                                                                              \
+  MCFA_L1(T, 1)                                                                                                    \
+  MCFA_L1(T, 16 / sizeof(T))                                                                                       \
+  template __global__ void l1_classes_kernel<T>(                                                                   \
+      const Reconstruction<T>, const int64_t*, const int64_t*, const Accumulate<T>*, T*);                          \
+  MCFA_REPARAMETERIZE(T, 1)                                                                                        \
+  MCFA_REPARAMETERIZE(T, 16 / sizeof(T))                                                                           \
   template __global__ void wasserstein_classes_kernel<T>(                                                          \
       const Gaussians<T>, const WassersteinGrads<T>, const int64_t*, const int64_t*, const ClassSums<Accumulate<T>>);
 #define MCFA_WASSERSTEIN(T, kVector)                                                                               \
@@ -32,6 +40,18 @@ namespace mcfa_fast {
       const T*, const T*, int64_t, int64_t, int, Accumulate<T>*);                                                  \
   template __global__ void kl_backward_kernel<T, kVector>(                                                         \
       const T*, const T*, int64_t, int64_t, const KLGrads<T>);
+#define MCFA_L1(T, kVector)                                                                                        \
+  template __global__ void l1_forward_kernel<T, kVector>(                                                          \
+      const Reconstruction<T>, const int64_t*, int, Accumulate<T>*);                                               \
+  template __global__ void l1_rows_backward_kernel<T, kVector>(                                                    \
+      const Reconstruction<T>, const L1Grads<T>, const int64_t*);                                                  \
+  template __global__ void l1_sorted_backward_kernel<T, kVector>(                                                  \
+      const Reconstruction<T>, const L1Grads<T>, const int64_t*, const int64_t*, Accumulate<T>*);
+#define MCFA_REPARAMETERIZE(T, kVector)                                                                            \
+  template __global__ void reparameterize_forward_kernel<T, kVector>(                                              \
+      const Reparameterization<T>, const T*, T*);                                                                  \
+  template __global__ void reparameterize_backward_kernel<T, kVector>(                                             \
+      const Reparameterization<T>, const T*, T*);
 #define MCFA_SUMS(A)                                                                                               \
   template __global__ void class_heads_kernel<A>(                                                                  \
       const A*, const int64_t*, const int64_t*, const int64_t*, int64_t, A*);                                      \

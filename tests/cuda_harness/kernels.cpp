@@ -3,3 +3,5 @@
 #include "../../csrc/contrastive/cuda_backward.cu"
 #include "../../csrc/alignment/cuda.cu"
 #include "../../csrc/divergence/cuda.cu"
+#include "../../csrc/reconstruction/cuda.cu"
+#include "../../csrc/reparameterization/cuda.cu"

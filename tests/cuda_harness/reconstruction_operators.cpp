@@ -1,0 +1,1 @@
+#include "../../csrc/reconstruction/op.cpp"
