@@ -15,6 +15,7 @@ from mcfa_fast.evaluation import evaluate
 from mcfa_fast.experiment import OPTIMISTIC
 from mcfa_fast.studies import (
     METHODS,
+    BaselineMethod,
     Comparison,
     MCFAMethod,
     plan,
@@ -86,7 +87,7 @@ def state(estimator):
     return found
 
 
-@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.group != "mcfa"])
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if isinstance(m, BaselineMethod)])
 def test_test_rows_do_not_influence_baselines(name, task, monkeypatch, tmp_path):
     """Bitwise the same hyperparameters, calibration and weights."""
     fitted = []
@@ -125,8 +126,8 @@ def test_test_rows_do_not_influence_mcfa(task, tmp_path):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert choices[0] == choices[1] is not None
     assert bool(choices[0]["calibration"]) == (task == "gzsl")
-    softmax, nearest = zip(*results, strict=True)
-    assert softmax[0].method == "/softmax" and nearest[0].method == "/nearest"
+    _, nearest, _ = zip(*results, strict=True)
+    assert [outcome.method for outcome in results[0]] == ["/softmax", "/nearest", "/ensemble"]
     assert nearest[0].evaluation.accuracy != nearest[1].evaluation.accuracy
 
 
@@ -149,10 +150,11 @@ def test_classes_that_a_split_leaves_out_take_no_part(task, tmp_path):
 
 def test_reference_is_labelled_as_optimistic(tmp_path):
     options = {"epochs": 1, "classifier_epochs": 2}
-    softmax, nearest = MCFAMethod("reference", options).run(
+    softmax, nearest, ensemble = MCFAMethod("reference", options).run(
         DIGITS, "7/3:0", "zsl", 0, device="cpu", folder=tmp_path
     )
-    assert softmax.evaluation.note == OPTIMISTIC and nearest.evaluation.note == ""
+    assert softmax.evaluation.note == ensemble.evaluation.note == OPTIMISTIC
+    assert nearest.evaluation.note == ""
     assert METHODS["mcfa-reference"].config("zsl", 3).selection == "test"
     assert METHODS["mcfa-paper"].config("gzsl", 3).selection == "validation"
     assert METHODS["mcfa-paper"].config("gzsl", 3).seed == 3

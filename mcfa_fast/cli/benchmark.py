@@ -41,6 +41,8 @@ from mcfa_fast.studies.report import Table, check_against
 from mcfa_fast.training.checkpoint import write_atomically
 from mcfa_fast.training.run_folder import claim
 
+_GROUPS = ", ".join(dict.fromkeys(method.group for method in METHODS.values()))
+
 _HEAD = """# {title}
 
 Mean per-class accuracy in %, written by `mcfa-fast benchmark`. Hyperparameters, and for GZSL the
@@ -56,10 +58,7 @@ def benchmark(
     semantics: SemanticsOption = None,
     methods: Annotated[
         str,
-        typer.Option(
-            help="Methods or groups (closed-form, linear, trained, mcfa, ablation, changes), with "
-            "commas."
-        ),
+        typer.Option(help=f"Methods or groups of them ({_GROUPS}), with commas."),
     ] = "closed-form",
     splits: Annotated[
         Optional[str],

@@ -16,7 +16,15 @@ from mcfa_fast.evaluation.evaluate import Evaluation, evaluate
 from mcfa_fast.studies.selection import select
 from mcfa_fast.studies.variants import ABLATION, CADA_VAE, CHANGES
 
-__all__ = ["METHODS", "BaselineMethod", "MCFAMethod", "Method", "Outcome", "resolve_methods"]
+__all__ = [
+    "BASELINE_GROUPS",
+    "METHODS",
+    "BaselineMethod",
+    "MCFAMethod",
+    "Method",
+    "Outcome",
+    "resolve_methods",
+]
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class BaselineMethod:
 
 @dataclass(frozen=True)
 class MCFAMethod:
-    """A preset of MCFA. Both classifiers of one training are rows of their own.
+    """A preset of MCFA. The classifiers of one training are rows of their own.
 
     Attributes:
         preset: "paper" or "reference".
@@ -107,7 +115,7 @@ class MCFAMethod:
     preset: str
     options: Mapping[str, Any] = field(default_factory=dict)
     group: str = "mcfa"
-    rows: tuple[str, ...] = ("/softmax", "/nearest")
+    rows: tuple[str, ...] = ("/softmax", "/nearest", "/ensemble")
 
     def config(self, task: Task, seed: int) -> MCFAConfig:
         """The configuration of a run."""
@@ -168,11 +176,16 @@ METHODS: dict[str, Method] = {
     ),
     "mcfa-paper": MCFAMethod("paper", {"selection": "validation"}),
     "mcfa-reference": MCFAMethod("reference"),
-    "cada-vae": MCFAMethod("paper", {"selection": "validation", **CADA_VAE}),
+    "cada-vae": MCFAMethod(
+        "paper", {"selection": "validation", **CADA_VAE}, "generative", rows=("/softmax",)
+    ),
     **{name: MCFAMethod("paper", options, "ablation") for name, options in ABLATION.items()},
     **{name: MCFAMethod("paper", options, "changes") for name, options in CHANGES.items()},
 }
 """Every method by name."""
+
+BASELINE_GROUPS = ("closed-form", "linear", "trained", "generative")
+"""Groups of other people's methods."""
 
 
 def resolve_methods(names: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mcfa_fast.studies.methods import METHODS
+from mcfa_fast.studies.methods import BASELINE_GROUPS, METHODS
 from mcfa_fast.studies.table import MEASURES, Row, Spread, differences, spread
 
 __all__ = ["Table", "check_against", "comparison_tables", "to_markdown"]
@@ -107,14 +107,14 @@ def _differences(task: str, ratio: str, groups: dict[str, list[Row]], reference:
 
 
 def _best_baseline(groups: dict[str, list[Row]]) -> str | None:
-    ours = {
+    baselines = {
         name + suffix
         for name, method in METHODS.items()
-        if method.group == "mcfa"
+        if method.group in BASELINE_GROUPS
         for suffix in method.rows
     }
     scores = {
-        name: spread(group, "headline").mean for name, group in groups.items() if name not in ours
+        name: spread(group, "headline").mean for name, group in groups.items() if name in baselines
     }
     return max(scores, key=scores.get, default=None)
 
