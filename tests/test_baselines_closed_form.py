@@ -122,15 +122,13 @@ def test_eszsl_reproduces_the_published_control():
         assert 100 * np.mean(accuracies) == pytest.approx(wanted, abs=0.0501)
 
 
-@pytest.mark.parametrize(
-    ("name", "mean", "deviation"), [("eszsl", 45.4, 7.8), ("ridge", 37.6, 11.4)]
-)
-def test_selected_accuracy_is_near_the_published_one(name, mean, deviation):
+@pytest.mark.parametrize(("name", "published"), [("eszsl", 45.4), ("ridge", 37.6)])
+def test_selected_accuracy_is_near_the_published_one(name, published):
     """20/10 splits, `text`, with regularisers chosen in three class-wise folds.
 
-    Which classes are in a fold and which values are tried was not published. Of 50 ways to draw
-    the folds, and grids of powers of 10, all that were tried gave ESZSL means from 43.9 to 46.1.
-    The published deviation divides by the number of splits.
+    Which classes are in a fold and which values are tried was not published. With the grid used
+    here, 17 ways to draw the folds gave ESZSL means from 42.5 to 46.3, so that the figure can be
+    met only so far.
     """
     dataset = aid("512", "text")
     accuracies = []
@@ -142,5 +140,4 @@ def test_selected_accuracy_is_near_the_published_one(name, mean, deviation):
         baseline = method.estimator(**chosen).fit(*images)
         predictions = baseline.predict(dataset.features[split.test_unseen])
         accuracies.append(mean_class_accuracy(dataset.labels[split.test_unseen], predictions))
-    assert 100 * np.mean(accuracies) == pytest.approx(mean, abs=2)
-    assert 100 * np.std(accuracies) == pytest.approx(deviation, abs=2)
+    assert 100 * np.mean(accuracies) == pytest.approx(published, abs=1)

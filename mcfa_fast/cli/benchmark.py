@@ -24,6 +24,7 @@ from mcfa_fast.cli.common import (
     parts,
 )
 from mcfa_fast.studies import (
+    METHODS,
     Comparison,
     JobLog,
     JobResult,
@@ -38,9 +39,11 @@ from mcfa_fast.studies import (
 )
 from mcfa_fast.studies.comparison import data_fingerprint
 from mcfa_fast.studies.jobs import Job
-from mcfa_fast.studies.report import Table
+from mcfa_fast.studies.report import Table, check_against
 from mcfa_fast.training.checkpoint import write_atomically
 from mcfa_fast.training.run_folder import claim
+
+_GROUPS = ", ".join(dict.fromkeys(method.group for method in METHODS.values()))
 
 _HEAD = """# {title}
 
@@ -57,10 +60,7 @@ def benchmark(
     semantics: SemanticsOption = None,
     methods: Annotated[
         str,
-        typer.Option(
-            help="Methods or groups (closed-form, linear, trained, mcfa, ablation, changes), with "
-            "commas."
-        ),
+        typer.Option(help=f"Methods or groups of them ({_GROUPS}), with commas."),
     ] = "closed-form",
     splits: Annotated[
         Optional[str],
@@ -98,6 +98,8 @@ def benchmark(
         out.mkdir(parents=True, exist_ok=True)
         claim(out / "benchmark.json", {"version": mf.__version__, **data_fingerprint(dataset)})
         log = JobLog(out / "jobs.jsonl")
+        classifiers = [name + suffix for name in names for suffix in METHODS[name].rows]
+        check_against(against, [*classifiers, *(row.classifier for row in rows_of(log.results))])
         work = Comparison(data, features, semantics, out / "runs", device)
         _run(planned, work, log, jobs)
         failed = [result for result in log.results if result.error is not None]

@@ -16,7 +16,15 @@ from mcfa_fast.evaluation.evaluate import Evaluation, evaluate
 from mcfa_fast.studies.selection import select
 from mcfa_fast.studies.variants import ABLATION, CADA_VAE, CHANGES
 
-__all__ = ["METHODS", "BaselineMethod", "MCFAMethod", "Method", "Outcome", "resolve_methods"]
+__all__ = [
+    "BASELINE_GROUPS",
+    "METHODS",
+    "BaselineMethod",
+    "MCFAMethod",
+    "Method",
+    "Outcome",
+    "resolve_methods",
+]
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class BaselineMethod:
 
 @dataclass(frozen=True)
 class MCFAMethod:
-    """A preset of MCFA. Both classifiers of one training are rows of their own.
+    """A preset of MCFA. The classifiers of one training are rows of their own.
 
     Attributes:
         preset: "paper" or "reference".
@@ -107,7 +115,7 @@ class MCFAMethod:
     preset: str
     options: Mapping[str, Any] = field(default_factory=dict)
     group: str = "mcfa"
-    rows: tuple[str, ...] = ("/softmax", "/nearest")
+    rows: tuple[str, ...] = ("/softmax", "/nearest", "/ensemble")
 
     def config(self, task: Task, seed: int) -> MCFAConfig:
         """The configuration of a run."""
@@ -141,16 +149,16 @@ METHODS: dict[str, Method] = {
     "ridge": BaselineMethod(baselines.Ridge, {"penalty": _powers(-3, 3)}, "closed-form"),
     "sae": BaselineMethod(
         baselines.SAE,
-        {"direction": ("encode", "decode"), "penalty": _powers(-3, 4)},
+        {"direction": ("encode", "decode"), "penalty": _powers(0, 5)},
         "closed-form",
     ),
     "conse": BaselineMethod(
-        baselines.ConSE, {"penalty": _powers(-1, 1), "top": (1, 3, 10, 100)}, "linear"
+        baselines.ConSE, {"penalty": _powers(-3, 0), "top": (1, 3, 10, 100)}, "linear"
     ),
-    "dap": BaselineMethod(baselines.DAP, {"penalty": _powers(-1, 1)}, "linear"),
-    "iap": BaselineMethod(baselines.IAP, {"penalty": _powers(-1, 1)}, "linear"),
+    "dap": BaselineMethod(baselines.DAP, {"penalty": _powers(-2, 0)}, "linear"),
+    "iap": BaselineMethod(baselines.IAP, {"penalty": _powers(-3, 0)}, "linear"),
     "sync": BaselineMethod(
-        baselines.SynC, {"penalty": _powers(-2, 1), "width": (0.25, 0.5, 1.0, 2.0)}, "linear"
+        baselines.SynC, {"penalty": _powers(-2, 2), "width": (0.5, 1.0, 2.0, 4.0, 8.0)}, "linear"
     ),
     "devise": BaselineMethod(baselines.DeViSE, _BILINEAR, "trained"),
     "ale": BaselineMethod(baselines.ALE, _BILINEAR, "trained"),
@@ -169,11 +177,16 @@ METHODS: dict[str, Method] = {
     "mcfa-best": MCFAMethod("best"),
     "mcfa-paper": MCFAMethod("paper", {"selection": "validation"}),
     "mcfa-reference": MCFAMethod("reference"),
-    "cada-vae": MCFAMethod("paper", {"selection": "validation", **CADA_VAE}),
+    "cada-vae": MCFAMethod(
+        "paper", {"selection": "validation", **CADA_VAE}, "generative", rows=("/softmax",)
+    ),
     **{name: MCFAMethod("paper", options, "ablation") for name, options in ABLATION.items()},
     **{name: MCFAMethod("paper", options, "changes") for name, options in CHANGES.items()},
 }
 """Every method by name."""
+
+BASELINE_GROUPS = ("closed-form", "linear", "trained", "generative")
+"""Groups of other people's methods."""
 
 
 def resolve_methods(names: Sequence[str]) -> list[str]:

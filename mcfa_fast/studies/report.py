@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mcfa_fast.studies.methods import METHODS
+from mcfa_fast.studies.methods import BASELINE_GROUPS, METHODS
 from mcfa_fast.studies.table import MEASURES, Row, Spread, differences, spread
 
-__all__ = ["Table", "comparison_tables", "to_markdown"]
+__all__ = ["Table", "check_against", "comparison_tables", "to_markdown"]
 
 _COLUMNS = {
     "accuracy": "ZSL",
@@ -35,13 +35,7 @@ def comparison_tables(rows: Sequence[Row], against: str | None = None) -> list[T
         rows: all results.
         against: classifier that the others are compared with; None is, for each task and ratio,
             the baseline with the highest headline.
-
-    Raises:
-        ValueError: when there are no results of `against`.
     """
-    if against is not None and all(row.classifier != against for row in rows):
-        names = ", ".join(dict.fromkeys(row.classifier for row in rows))
-        raise ValueError(f"against: expected one of {names}, got {against!r}")
     tables = []
     for task, ratio in dict.fromkeys((row.task, row.ratio) for row in rows):
         groups: dict[str, list[Row]] = {}
@@ -52,6 +46,13 @@ def comparison_tables(rows: Sequence[Row], against: str | None = None) -> list[T
         if (reference := against or _best_baseline(groups)) in groups:
             tables.append(_differences(task, ratio, groups, reference))
     return tables
+
+
+def check_against(against: str | None, classifiers: Sequence[str]) -> None:
+    """Raise a ValueError unless `against` is one of the classifiers or None."""
+    if against is not None and against not in classifiers:
+        names = ", ".join(dict.fromkeys(classifiers))
+        raise ValueError(f"against: expected one of {names}, got {against!r}")
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
@@ -106,14 +107,14 @@ def _differences(task: str, ratio: str, groups: dict[str, list[Row]], reference:
 
 
 def _best_baseline(groups: dict[str, list[Row]]) -> str | None:
-    ours = {
+    baselines = {
         name + suffix
         for name, method in METHODS.items()
-        if method.group == "mcfa"
+        if method.group in BASELINE_GROUPS
         for suffix in method.rows
     }
     scores = {
-        name: spread(group, "headline").mean for name, group in groups.items() if name not in ours
+        name: spread(group, "headline").mean for name, group in groups.items() if name in baselines
     }
     return max(scores, key=scores.get, default=None)
 
