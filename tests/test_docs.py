@@ -43,3 +43,14 @@ def test_deployment(tmp_path, monkeypatch, capsys):
     for code in blocks(text, "python"):
         exec(compile(code, "deployment.md", "exec"), {})
     assert "another eight" not in capsys.readouterr().out  # its addition was undone
+
+
+def test_training(tmp_path, monkeypatch):
+    text = (DOCS / "training.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    for line in "".join(blocks(text, "sh")).replace("\\\n", " ").splitlines():
+        result = invoke(*shlex.split(line)[1:], *ONE_EPOCH)
+        assert result.exit_code == 0, f"{line}: {result.output}"
+    assert (tmp_path / "runs" / "large" / "results.json").exists()
+    for code in blocks(text, "python"):
+        exec(compile(code, "training.md", "exec"), {})

@@ -120,18 +120,16 @@ Tensor TrainingStep::run(
   const auto scalar = [&](double value) { return at::full({}, value, type_); };
   const auto contrastive = contrastive_forward(visual, semantic, labels, temperature_, options_.positives);
   const auto [grad_visual, grad_semantic, grad_temperature] = contrastive_backward(
-      scalar(weights.vtov), scalar(weights.vtos), scalar(weights.stov), visual, semantic, labels, temperature_, contrastive,
-      options_.positives);
+      scalar(weights.vtov), scalar(weights.vtos), scalar(weights.stov), visual, semantic, labels, temperature_,
+      contrastive, options_.positives);
   const Tensor grad_latents = at::cat({grad_visual, grad_semantic});
 
   const Tensor& decoded_visual = visual_decoder_.forward(latents);
-  const auto visual_error =
-      visual_reconstruction_(
+  const auto visual_error = visual_reconstruction_(
       decoded_visual, features, labels, weights.reconstruction, weights.cross_reconstruction);
   visual_decoder_.backward(decoded_visual, latents, grad_latents);
   const Tensor& decoded_semantic = semantic_decoder_.forward(latents);
-  const auto semantic_error =
-      semantic_reconstruction_(
+  const auto semantic_error = semantic_reconstruction_(
       decoded_semantic, semantics, labels, class_weights, weights.reconstruction, weights.cross_reconstruction);
   semantic_decoder_.backward(decoded_semantic, latents, grad_latents);
 

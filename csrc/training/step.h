@@ -1,5 +1,5 @@
 // Forward and backward of one training step of MCFA on the CPU, in one call: what autograd computes of
-// mcfa_fast.models.MCFA and MCFALoss, without a graph and without an allocation per operation.
+// mcfa_fast.models.MCFA and MCFALoss, without a graph of operations.
 #pragma once
 
 #include <ATen/core/Generator.h>

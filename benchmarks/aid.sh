@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Accuracy on AID: every table of benchmarks/results/aid, by `mcfa-fast benchmark` and `mcfa-fast sweep`. A killed run
+# goes on where it was when the same command is given again.
+#
+#   benchmarks/aid.sh [JOBS [STUDY...]]     studies: methods methods-1024 ablation changes reference preset
+set -euo pipefail
+cd "$(dirname "$0")/.."
+JOBS=${1:-2}
+shift || true
+STUDIES=${*:-methods methods-1024 ablation changes reference preset}
+COMMAND=${MCFA_FAST:-.venv/bin/mcfa-fast}
+DATA=${AID:-../shared/data/aid}
+RUNS=runs/aid
+RESULTS=benchmarks/results/aid
+
+# compare NAME FEATURES ARGUMENTS...: one comparison of methods.
+compare() {
+  "$COMMAND" benchmark --data "$DATA" --features "$2" --semantics text --jobs "$JOBS" --out "$RUNS/$1" "${@:3}"
+  mkdir -p "$RESULTS/$1"
+  cp "$RUNS/$1/table.md" "$RUNS/$1/results.csv" "$RESULTS/$1/"
+}
+
+# vary KEY VALUES: single changes of the preset, judged on folds of the seen classes.
+vary() {
+  "$COMMAND" sweep --data "$DATA" --features 512 --semantics text --splits 20/10 --mode best --method nearest \
+    --choose "$1=$2" --jobs "$JOBS" --out "$RUNS/preset/$1"
+  mkdir -p "$RESULTS/preset"
+  cp "$RUNS/preset/$1/trials.csv" "$RESULTS/preset/$1.csv"
+}
+
+for study in $STUDIES; do
+  case $study in
+    methods)
+      compare methods 512 --methods closed-form,sync,devise,ale,sje,latem,mcfa-best
+      compare methods 512 --methods conse,dap,iap,cmt,sse,mcfa-paper,cada-vae --splits 20/10 ;;
+    methods-1024) compare methods-1024 1024 --methods eszsl,ale,sje,mcfa-best ;;
+    ablation) compare ablation 512 --methods ablation --splits 20/10 ;;
+    changes) compare changes 512 --methods changes --splits 20/10 --tasks zsl ;;
+    reference) compare reference 512 --methods mcfa-reference --splits 20/10:0 --seeds 0,1,2,3,4 ;;
+    preset)
+      vary visual_dropout 0.0,0.3,0.6,0.8
+      vary temperature 0.05,0.1,0.2,0.5
+      vary visual_hidden null,512
+      vary semantic_gain 0.05,0.5
+      vary prototype_kernel null,0.5
+      vary vtov_weight 0.0,1.0
+      vary latent_features 32,64,256
+      vary contrast means,samples ;;
+    *) echo "unknown study: $study" >&2; exit 2 ;;
+  esac
+done
