@@ -48,6 +48,13 @@ if [ $failed -eq 0 ]; then
   # The benchmarks come before the sanitizer: they are what a short lease is for.
   step benchmarks 150 "$PYTHON" benchmarks/gpu_losses.py --output "$RESULTS/gpu_losses.json"
   cat "$LOGS/benchmarks.log"
+  if "$PYTHON" -c "import hypothesis, mcfa_fast, tensorboard" 2> /dev/null; then
+    step training_tests 100 "$PYTHON" -m pytest -q -p no:cacheprovider -c pyproject.toml --rootdir . -k "cuda or captured" \
+      tests/test_training_step.py tests/test_training_trainer.py
+    step training 100 "$PYTHON" benchmarks/gpu_training.py --output "$RESULTS/gpu_training.json"
+  else
+    echo "training is left out: the package's own requirements are not installed"
+  fi
   if command -v compute-sanitizer > /dev/null; then
     left=$((530 - (SECONDS - started)))
     for tool in memcheck racecheck; do

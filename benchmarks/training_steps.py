@@ -168,7 +168,7 @@ def plain_output(
 
 def _sample(model: mf.MCFA, mean: Tensor, logvar: Tensor, noise: torch.Generator) -> Tensor:
     shape = (len(mean), 1) if model.noise_per_row else mean.shape
-    drawn = torch.randn(shape, generator=noise, dtype=mean.dtype)
+    drawn = torch.randn(shape, generator=noise, dtype=mean.dtype, device=mean.device)
     return mean + torch.exp(model.scale_power * logvar) * drawn
 
 

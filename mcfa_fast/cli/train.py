@@ -42,7 +42,8 @@ def train(
     mode: Annotated[
         Optional[Mode],
         typer.Option(
-            help="The paper's equations (the default), or what the authors' public code does."
+            help="The paper's equations (the default), what the authors' public code does, or "
+            "the settings of highest accuracy."
         ),
     ] = None,
     config_file: Annotated[
