@@ -1,4 +1,4 @@
-"""Training on a GPU: steps per second of the trainer and of clean PyTorch, and the whole set as one batch.
+"""Training on a GPU: the trainer against clean PyTorch, and the whole set as one batch.
 
     python benchmarks/gpu_training.py --output benchmarks/results/gpu_training.json
 
