@@ -31,8 +31,8 @@ vary() {
 for study in $STUDIES; do
   case $study in
     methods)
-      compare methods 512 --methods closed-form,sync,devise,ale,sje,latem,mcfa-best
-      compare methods 512 --methods conse,dap,iap,cmt,sse,mcfa-paper,cada-vae --splits 20/10 ;;
+      compare methods 512 --methods closed-form,linear,trained,mcfa-best
+      compare methods 512 --methods mcfa-paper,cada-vae --splits 20/10 ;;
     methods-1024) compare methods-1024 1024 --methods eszsl,ale,sje,mcfa-best ;;
     ablation) compare ablation 512 --methods ablation --splits 20/10 ;;
     changes) compare changes 512 --methods changes --splits 20/10 --tasks zsl ;;
