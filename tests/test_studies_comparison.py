@@ -187,7 +187,8 @@ def test_splits_by_name_and_by_ratio():
 
 
 def test_methods_by_name_and_by_group():
-    assert resolve_methods(["mcfa", "ridge"]) == ["ridge", "mcfa-paper", "mcfa-reference"]
+    mcfa = ["mcfa-best", "mcfa-paper", "mcfa-reference", "cada-vae"]
+    assert resolve_methods(["mcfa", "ridge"]) == ["ridge", *mcfa]
     with pytest.raises(ValueError, match="methods: expected names among eszsl, .* got 'gan'"):
         resolve_methods(["gan"])
 

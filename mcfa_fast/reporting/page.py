@@ -54,7 +54,7 @@ def write_report(
         ...     runs = write_report([folder], Path(folder) / "report.html", data="digits")
         ...     page = (Path(folder) / "report.html").read_text()
         >>> page[:15], len(runs[0].panels)
-        ('<!doctype html>', 2)
+        ('<!doctype html>', 3)
     """
     contents = _describe([read_run(Path(path)) for path in run_dirs], data)
     page = render_report(contents)
