@@ -3,11 +3,12 @@
 # goes on where it was when the same command is given again.
 #
 #   benchmarks/aid.sh [JOBS [STUDY...]]     studies: methods methods-1024 ablation changes reference preset
+#                                             large-batch
 set -euo pipefail
 cd "$(dirname "$0")/.."
 JOBS=${1:-2}
 shift || true
-STUDIES=${*:-methods methods-1024 ablation changes reference preset}
+STUDIES=${*:-methods methods-1024 ablation changes reference preset large-batch}
 COMMAND=${MCFA_FAST:-.venv/bin/mcfa-fast}
 DATA=${AID:-../shared/data/aid}
 RUNS=runs/aid
@@ -46,6 +47,11 @@ for study in $STUDIES; do
       vary vtov_weight 0.0,1.0
       vary latent_features 32,64,256
       vary contrast means,samples ;;
+    large-batch)
+      "$COMMAND" sweep --data "$DATA" --features 512 --semantics text --splits 20/10:0,20/10:1 --folds 2 \
+        --method nearest --set sampler=batch --choose batch_size=256,1024,null \
+        --choose learning_rate_scaling=none,sqrt,linear --jobs "$JOBS" --out "$RUNS/large-batch"
+      cp "$RUNS/large-batch/trials.csv" "$RESULTS/large-batch.csv" ;;
     *) echo "unknown study: $study" >&2; exit 2 ;;
   esac
 done
