@@ -187,7 +187,7 @@ def test_splits_by_name_and_by_ratio():
 
 
 def test_methods_by_name_and_by_group():
-    mcfa = ["mcfa-best", "mcfa-paper", "mcfa-reference", "cada-vae"]
+    mcfa = ["mcfa-best", "mcfa-paper", "mcfa-reference"]
     assert resolve_methods(["mcfa", "ridge"]) == ["ridge", *mcfa]
     with pytest.raises(ValueError, match="methods: expected names among eszsl, .* got 'gan'"):
         resolve_methods(["gan"])
