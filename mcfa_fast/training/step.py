@@ -78,7 +78,8 @@ class NativeStep:
     def __init__(self, model: MCFA, optimizer: FusedAdam, generator: torch.Generator) -> None:
         self._optimizer = optimizer
         self._generator = generator
-        self._step = load().TrainingStep(
+        self._extension = load()
+        self._step = self._extension.TrainingStep(
             list(model.parameters()),
             temperature=model.config.temperature,
             positives=model.config.positives,
@@ -88,7 +89,7 @@ class NativeStep:
         )
 
     def __call__(self, batch: StepInput, weights: LossWeights) -> Tensor:
-        native = load().LossWeights(**weights._asdict())
+        native = self._extension.LossWeights(**weights._asdict())
         losses = self._step.run(*batch, native, self._generator)
         self._optimizer.step()
         return losses
