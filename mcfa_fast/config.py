@@ -283,6 +283,19 @@ class MCFAConfig(BaseModel):
         description="Width of the softmax over descriptor similarities by which the nearest-class "
         "rule adds the image latents of seen classes to each class's latent. None: does not.",
     )
+    latent_whitening: float | None = Field(
+        None,
+        gt=0,
+        description="After training, latents are whitened by how they spread within the seen "
+        "classes; this is the shrinkage, in units of the mean variance. None: they are not.",
+    )
+    seen_gain: float = Field(
+        1.0,
+        gt=0,
+        description="Nearest class for task 'gzsl': similarities to seen classes are multiplied by "
+        "this, before a calibration is subtracted. The larger, the more it depends on the seen "
+        "classes alone whether an image is taken for one of theirs.",
+    )
     drop_last: bool = Field(
         False, description="Leave out the classifier's last batch of an epoch when incomplete."
     )

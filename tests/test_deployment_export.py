@@ -56,6 +56,19 @@ def exported(classifier, request, files):
     return files(classifier.method, request.param)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("task", ["zsl", "gzsl"])
+def test_preset_best(task, format, tmp_path):
+    options = mf.MCFAConfig.best(task, epochs=3, latent_features=8, selection="last")
+    classifier = mf.MCFAClassifier(options, method="nearest", calibration=CALIBRATION)
+    classifier.fit(IMAGES, LABELS, make_semantics()[:NEW])
+    path = tmp_path / f"best.{format}"
+    mf.export_classifier(classifier, path, format=format)
+    scores = mf.load_exported(path).scores(TEST_IMAGES)
+    expected = classifier.decision_function(TEST_IMAGES, calibration=CALIBRATION)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 7, 120])
 def test_torchscript_file_is_bitwise_the_eager_module(classifier, files, rows):
     path, _ = files(classifier.method, "torchscript")

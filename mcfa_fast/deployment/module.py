@@ -27,7 +27,8 @@ class _Softmax(nn.Module):
 
 
 class _Nearest(nn.Module):
-    """Cosine similarities [N, K] of latents [N, D] to the nearest of each class's vectors."""
+    """Cosine similarities [N, K] of latents [N, D] to the nearest of each class's vectors, times
+    each class's gain."""
 
     vectors: Tensor
 
@@ -38,7 +39,8 @@ class _Nearest(nn.Module):
         most = max(map(len, own))
         # [P, K, D]: a class with fewer vectors than others has its first repeated.
         padded = [torch.cat([part, part[:1].expand(most - len(part), -1)]) for part in own]
-        self.register_buffer("vectors", torch.stack([_unit(part) for part in padded], dim=1))
+        units = torch.stack([_unit(part) for part in padded], dim=1)
+        self.register_buffer("vectors", units * heads.gains(classes)[:, None])
 
     def forward(self, latents: Tensor) -> Tensor:
         latents = _unit(latents)
@@ -117,8 +119,8 @@ class DeployedClassifier(nn.Module):
         heads, classes = classifier.heads_, classifier.classes_
         encoder = heads.model.visual.encoder
         self.scaler = copy.deepcopy(heads.model.scaler).cpu()
-        self.hidden = copy.deepcopy(encoder.hidden).cpu()
-        self.mean = copy.deepcopy(encoder.mean).cpu()
+        hidden = [] if encoder.hidden is None else [encoder.hidden, nn.ReLU()]
+        self.mean = copy.deepcopy(nn.Sequential(*hidden, encoder.mean)).cpu()
         softmax = _Softmax(copy.deepcopy(heads.softmax.linear).cpu())
         nearest = _Nearest(heads, torch.from_numpy(classes))
         if classifier.method == "ensemble":
@@ -156,5 +158,4 @@ class DeployedClassifier(nn.Module):
         """
         if features.dim() != 2 or features.shape[1] != self.features:
             raise ValueError(f"features: expected [N, {self.features}], got {features.shape}")
-        latents = self.mean(torch.relu(self.hidden(self.scaler(features))))
-        return self.head(latents) - self.offset
+        return self.head(self.mean(self.scaler(features))) - self.offset

@@ -16,6 +16,7 @@ from mcfa_fast.inference.latent_index import LatentIndex
 from mcfa_fast.inference.latents import LatentBank, class_latents, image_latents
 from mcfa_fast.inference.products import linear
 from mcfa_fast.inference.softmax import SoftmaxClassifier
+from mcfa_fast.inference.whitening import whitened
 from mcfa_fast.models.mcfa import MCFA
 
 __all__ = ["DEFAULT_WEIGHT", "METHODS", "ClassifierHeads", "Method", "combine"]
@@ -101,7 +102,8 @@ class ClassifierHeads:
         """Heads for classes whose training images are given; the softmax is trained at once.
 
         Args:
-            model: trained model; its configuration says how latents are drawn.
+            model: the model as it was trained; its configuration says how latents are drawn, and
+                with ``latent_whitening`` the heads work on a whitened copy of it.
             features: raw features [n, F] of the training images.
             labels: class index [n] of every row; these are the seen classes.
             semantics: raw descriptors [C, A].
@@ -109,6 +111,8 @@ class ClassifierHeads:
             monitor: see :meth:`fit_softmax`.
         """
         config = model.config
+        if config.latent_whitening is not None:
+            model = whitened(model, features, labels)
         seen_classes = torch.from_numpy(np.unique(labels))
         seen_bank = None
         if config.task == "gzsl":
@@ -182,17 +186,17 @@ class ClassifierHeads:
         r"""The factor :math:`\kappa` that gives similarities the spread of log-probabilities.
 
         :math:`\kappa^2` is the ratio of their variances over the classes that the softmax knows,
-        each a mean over latents as they are drawn to train it. Computed when first needed.
+        each a mean over latents as they are drawn to train it; without ``seen_gain``. Computed
+        when first needed.
         """
         if self._sharpness is None:
             generator = self.model.config.generator("ensemble")
             latents, _ = self._bank().draw(self.model, generator)
             latents = latents[:: max(1, len(latents) // _SPREAD_ROWS)]
-            spreads = [
-                self.scores(latents, self.softmax_classes, method).var(dim=1, correction=0).mean()
-                for method in ("softmax", "nearest")
-            ]
-            ratio = float((spreads[0] / spreads[1]).sqrt())
+            similarities, known = self.index.scores(latents)
+            similarities = similarities[:, torch.isin(known, self.softmax_classes)]
+            scores = self.scores(latents, self.softmax_classes, "softmax")
+            ratio = float((_spread(scores) / _spread(similarities)).sqrt())
             # One class alone, or classes of one latent, have no spread.
             self._sharpness = ratio if 0 < ratio < float("inf") else 1.0
         return self._sharpness
@@ -236,7 +240,7 @@ class ClassifierHeads:
 
         Log-probabilities over `softmax_classes` of the softmax classifier ("softmax") or combined
         with similarities ("ensemble", :func:`combine`), or cosine similarities to the class latents
-        in -1..1 ("nearest").
+        in -1..1 ("nearest"), for task "gzsl" those of seen classes times ``seen_gain``.
 
         Args:
             latents: [N, D].
@@ -249,6 +253,7 @@ class ClassifierHeads:
         """
         if method == "nearest":
             scores, known = self.index.scores(latents)
+            scores = scores * self.gains(known)
         else:
             known = self.softmax_classes
             unknown = classes[~torch.isin(classes, known)]
@@ -265,6 +270,12 @@ class ClassifierHeads:
         if torch.equal(known, classes):
             return scores
         return scores[:, torch.searchsorted(known, classes)]
+
+    def gains(self, classes: Tensor) -> Tensor:
+        """Factor [K] of the similarities to each of the given classes [K]."""
+        config: MCFAConfig = self.model.config
+        seen = torch.isin(classes, self.seen_classes)
+        return torch.where(seen & (config.task == "gzsl"), config.seen_gain, 1.0)
 
     def add_classes(self, semantics: Tensor) -> None:
         """Append unseen classes by their raw descriptors [M, A]; the softmax is trained anew."""
@@ -320,6 +331,11 @@ class ClassifierHeads:
         heads.softmax = SoftmaxClassifier(config.latent_features, len(heads.softmax_classes))
         heads.softmax.load_state_dict(state["softmax"])
         return heads
+
+
+def _spread(scores: Tensor) -> Tensor:
+    """Variance over the columns of scores [N, K], averaged over the rows."""
+    return scores.var(dim=1, correction=0).mean()
 
 
 def _group_means(rows: Tensor, groups: Tensor, count: int) -> Tensor:
