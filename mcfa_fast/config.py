@@ -8,77 +8,13 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mcfa_fast.presets import BEST, REFERENCE, task_options
+
 __all__ = ["MCFAConfig", "Task"]
 
 Task = Literal["zsl", "gzsl"]
 
-# Table I of the paper, and the classifier settings published with it.
-_TASK_OPTIONS: dict[str, dict[str, Any]] = {
-    "zsl": {
-        "cross_reconstruction_weight": 10.0,
-        "alignment_weight": 1.0,
-        "vtov_weight": 100.0,
-        "vtos_weight": 100.0,
-        "stov_weight": 10.0,
-        "instances_per_class": 5,
-        "classifier_epochs": 50,
-        "seen_latents": 0,
-        "unseen_latents": 200,
-    },
-    "gzsl": {
-        "cross_reconstruction_weight": 1.0,
-        "alignment_weight": 1.0,
-        "vtov_weight": 0.1,
-        "vtos_weight": 1.0,
-        "stov_weight": 1.0,
-        "instances_per_class": 10,
-        "classifier_epochs": 23,
-        "seen_latents": 200,
-        "unseen_latents": 400,
-    },
-}
-
 _PAPER_BATCH = 25  # instances, for zero-shot classification
-
-# What the authors' public code does otherwise than the paper's equations say.
-_REFERENCE_OPTIONS: dict[str, Any] = {
-    "mode": "reference",
-    "positives": "in",
-    "sampling_scale": "variance",
-    "noise": "row",
-    "class_weighting": "rows",
-    "shared_offsets": True,
-    "seen_choice": "first",
-    "resample_latents": False,
-    "selection": "test",
-}
-
-
-# Chosen on classes held out of the seen ones; docs/accuracy.md has what was tried.
-_BEST_OPTIONS: dict[str, Any] = {
-    "mode": "best",
-    "reconstruction_weight": 0.0,
-    "cross_reconstruction_weight": 0.0,
-    "kl_weight": 0.0,
-    "alignment_weight": 0.0,
-    "vtov_weight": 0.0,
-    "vtos_weight": 1.0,
-    "stov_weight": 10.0,
-    "temperature": 0.2,
-    "contrast": "means",
-    "visual_hidden": None,
-    "semantic_hidden": None,
-    "semantic_gain": 0.05,
-    "visual_dropout": 0.6,
-    "feature_scaling": "unit",
-    "semantic_scaling": "unit",
-    "sampler": "batch",
-    "batch_size": 256,
-    "epochs": 8,
-    "learning_rate": 3e-3,
-    "selection": "folds",
-    "prototype_kernel": 0.5,
-}
 
 
 class MCFAConfig(BaseModel):
@@ -331,7 +267,7 @@ class MCFAConfig(BaseModel):
             >>> MCFAConfig.paper("zsl").vtov_weight
             100.0
         """
-        return cls(**{"mode": "paper", **_task_options(task), **overrides})
+        return cls(**{"mode": "paper", **task_options(task), **overrides})
 
     @classmethod
     def reference(cls, task: Task = "zsl", **overrides: Any) -> MCFAConfig:
@@ -351,7 +287,7 @@ class MCFAConfig(BaseModel):
             >>> MCFAConfig.reference("gzsl", offset_window=160).positives
             'in'
         """
-        options = {**_task_options(task), **_REFERENCE_OPTIONS, "drop_last": task == "gzsl"}
+        options = {**task_options(task), **REFERENCE, "drop_last": task == "gzsl"}
         return cls(**{**options, **overrides})
 
     @classmethod
@@ -374,7 +310,7 @@ class MCFAConfig(BaseModel):
             >>> MCFAConfig.best("gzsl").visual_hidden is None
             True
         """
-        return cls(**{**_task_options(task), **_BEST_OPTIONS, **overrides})
+        return cls(**{**task_options(task), **BEST, **overrides})
 
     def replace(self, **changes: Any) -> MCFAConfig:
         """A validated copy with ``changes`` applied.
@@ -424,9 +360,3 @@ class MCFAConfig(BaseModel):
         digest = hashlib.blake2b(f"{self.seed}/{stream}".encode(), digest_size=8).digest()
         # 63 bits: manual_seed takes a signed 64-bit number.
         return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
-
-
-def _task_options(task: str) -> dict[str, Any]:
-    if task not in _TASK_OPTIONS:
-        raise ValueError(f"task: expected 'zsl' or 'gzsl', got {task!r}")
-    return {"task": task, **_TASK_OPTIONS[task]}

@@ -18,6 +18,12 @@ import mcfa_fast as mf
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def test_python_runs_the_package_as_the_command():
+    command = [sys.executable, "-m", "mcfa_fast", "info"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert mf.__version__ in output
+
+
 def test_train_leaves_a_whole_run_folder(run_dir):
     config = json.loads((run_dir / "config.json").read_text())
     assert (config["task"], config["mode"], config["epochs"], config["seed"]) == (
