@@ -2,13 +2,13 @@
 # Accuracy on AID: every table of benchmarks/results/aid, by `mcfa-fast benchmark` and `mcfa-fast sweep`. A killed run
 # goes on where it was when the same command is given again.
 #
-#   benchmarks/aid.sh [JOBS [STUDY...]]     studies: methods methods-1024 ablation changes reference preset
-#                                             large-batch
+#   benchmarks/aid.sh [JOBS [STUDY...]]     studies: methods methods-1024 seeds ablation changes reference
+#                                             preset large-batch
 set -euo pipefail
 cd "$(dirname "$0")/.."
 JOBS=${1:-2}
 shift || true
-STUDIES=${*:-methods methods-1024 ablation changes reference preset large-batch}
+STUDIES=${*:-methods methods-1024 seeds ablation changes reference preset large-batch}
 COMMAND=${MCFA_FAST:-.venv/bin/mcfa-fast}
 DATA=${AID:-../shared/data/aid}
 RUNS=runs/aid
@@ -21,12 +21,12 @@ compare() {
   cp "$RUNS/$1/table.md" "$RUNS/$1/results.csv" "$RESULTS/$1/"
 }
 
-# vary KEY VALUES: single changes of the preset, judged on folds of the seen classes.
+# vary TASK KEY VALUES: single changes of the preset, judged on folds of the seen classes.
 vary() {
-  "$COMMAND" sweep --data "$DATA" --features 512 --semantics text --splits 20/10 --mode best --method nearest \
-    --choose "$1=$2" --jobs "$JOBS" --out "$RUNS/preset/$1"
-  mkdir -p "$RESULTS/preset"
-  cp "$RUNS/preset/$1/trials.csv" "$RESULTS/preset/$1.csv"
+  "$COMMAND" sweep --data "$DATA" --features 512 --semantics text --task "$1" --mode best --method nearest \
+    --choose "$2=$3" --jobs "$JOBS" --out "$RUNS/preset/$1/$2"
+  mkdir -p "$RESULTS/preset/$1"
+  cp "$RUNS/preset/$1/$2/trials.csv" "$RESULTS/preset/$1/$2.csv"
 }
 
 for study in $STUDIES; do
@@ -35,18 +35,24 @@ for study in $STUDIES; do
       compare methods 512 --methods closed-form,linear,trained,mcfa-best
       compare methods 512 --methods mcfa-paper,cada-vae --splits 20/10 ;;
     methods-1024) compare methods-1024 1024 --methods eszsl,ale,sje,mcfa-best ;;
-    ablation) compare ablation 512 --methods ablation --splits 20/10 ;;
-    changes) compare changes 512 --methods changes --splits 20/10 --tasks zsl ;;
+    seeds) compare seeds 512 --methods mcfa-best --seeds 0,1,2,3,4 ;;
+    ablation) compare ablation 512 --methods ablation ;;
+    changes) compare changes 512 --methods changes --splits 20/10 ;;
     reference) compare reference 512 --methods mcfa-reference --splits 20/10:0 --seeds 0,1,2,3,4 ;;
     preset)
-      vary visual_dropout 0.0,0.3,0.6,0.8
-      vary temperature 0.05,0.1,0.2,0.5
-      vary visual_hidden null,512
-      vary semantic_gain 0.05,0.5
-      vary prototype_kernel null,0.5
-      vary vtov_weight 0.0,1.0
-      vary latent_features 32,64,256
-      vary contrast means,samples ;;
+      for task in zsl gzsl; do
+        vary $task visual_dropout 0.0,0.3,0.4,0.5,0.6,0.75
+        vary $task temperature 0.05,0.1,0.15,0.2,0.3
+        vary $task epochs 4,8,16,32
+        vary $task visual_hidden null,512
+        vary $task semantic_gain 0.05,0.2,0.5
+        vary $task latent_features 32,64,128
+        vary $task vtov_weight 0.0,1.0,10.0
+        vary $task contrast means,samples
+        vary $task prototype_kernel null,0.5
+        vary $task latent_whitening null,0.5,1.0,2.0,5.0
+      done
+      vary gzsl seen_gain 1.0,2.0,3.0,5.0 ;;
     large-batch)
       "$COMMAND" sweep --data "$DATA" --features 512 --semantics text --splits 20/10:0,20/10:1 --folds 2 \
         --method nearest --set sampler=batch --choose batch_size=256,1024,null \

@@ -70,6 +70,8 @@ class FoldTraining:
         fold = selection_folds(
             dataset.labels[rows], self.folds, generalized=generalized, seed=run.part.seed
         )[run.part.fold]
+        if config.selection == "folds":
+            config = config.replace(selection="last")  # this fold's curve needs no calibration
         classifier = MCFAClassifier(config, method=self.method, device=self.device)
         try:
             classifier.fit(
