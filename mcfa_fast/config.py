@@ -294,10 +294,10 @@ class MCFAConfig(BaseModel):
     def best(cls, task: Task = "zsl", **overrides: Any) -> MCFAConfig:
         """Settings for accuracy: those of highest accuracy among held-out seen classes of AID.
 
-        Two linear encoders, trained for a few hundred steps by the cross-modal contrastive losses
+        Two linear encoders, trained for some hundred steps by the cross-modal contrastive losses
         on latent means. What regularises them, with a few dozen classes to learn from, is dropout
-        of the visual inputs and a small initial map of the descriptors. Meant for the classifier
-        ``method="nearest"``.
+        of the visual inputs and a small initial map of the descriptors. Their latents are whitened
+        within classes. Meant for the classifier ``method="nearest"``.
 
         Args:
             task: ``"zsl"`` or ``"gzsl"``.

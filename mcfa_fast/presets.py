@@ -60,15 +60,17 @@ BEST: dict[str, Any] = {
     "visual_hidden": None,
     "semantic_hidden": None,
     "semantic_gain": 0.05,
-    "visual_dropout": 0.6,
+    "visual_dropout": 0.5,
     "feature_scaling": "unit",
     "semantic_scaling": "unit",
     "sampler": "batch",
     "batch_size": 256,
-    "epochs": 8,
+    "epochs": 16,
     "learning_rate": 3e-3,
     "selection": "folds",
+    "latent_whitening": 3.0,
     "prototype_kernel": 0.5,
+    "seen_gain": 3.0,
 }
 
 
