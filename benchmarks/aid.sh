@@ -41,16 +41,16 @@ for study in $STUDIES; do
     reference) compare reference 512 --methods mcfa-reference --splits 20/10:0 --seeds 0,1,2,3,4 ;;
     preset)
       for task in zsl gzsl; do
-        vary $task visual_dropout 0.0,0.3,0.4,0.5,0.6,0.75
-        vary $task temperature 0.05,0.1,0.15,0.2,0.3
-        vary $task epochs 4,8,16,32
+        vary $task visual_dropout 0.0,0.3,0.5,0.6,0.75
+        vary $task temperature 0.1,0.2,0.3
+        vary $task epochs 4,8,16
         vary $task visual_hidden null,512
-        vary $task semantic_gain 0.05,0.2,0.5
-        vary $task latent_features 32,64,128
-        vary $task vtov_weight 0.0,1.0,10.0
+        vary $task semantic_gain 0.05,0.5
+        vary $task latent_features 64,128
+        vary $task vtov_weight 0.0,1.0
         vary $task contrast means,samples
         vary $task prototype_kernel null,0.5
-        vary $task latent_whitening null,0.5,1.0,2.0,5.0
+        vary $task latent_whitening null,1.0,3.0
       done
       vary gzsl seen_gain 1.0,2.0,3.0,5.0 ;;
     large-batch)

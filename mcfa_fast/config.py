@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mcfa_fast.presets import BEST, REFERENCE, task_options
+from mcfa_fast.presets import REFERENCE, best_options, task_options
 
 __all__ = ["MCFAConfig", "Task"]
 
@@ -296,8 +296,9 @@ class MCFAConfig(BaseModel):
 
         Two linear encoders, trained for some hundred steps by the cross-modal contrastive losses
         on latent means. What regularises them, with a few dozen classes to learn from, is dropout
-        of the visual inputs and a small initial map of the descriptors. Their latents are whitened
-        within classes. Meant for the classifier ``method="nearest"``.
+        of the visual inputs and a small initial map of the descriptors. For ``"gzsl"`` latents are
+        whitened within classes, and similarities to seen classes count three times. Meant for the
+        classifier ``method="nearest"``.
 
         Args:
             task: ``"zsl"`` or ``"gzsl"``.
@@ -310,7 +311,7 @@ class MCFAConfig(BaseModel):
             >>> MCFAConfig.best("gzsl").visual_hidden is None
             True
         """
-        return cls(**{**task_options(task), **BEST, **overrides})
+        return cls(**{**best_options(task), **overrides})
 
     def replace(self, **changes: Any) -> MCFAConfig:
         """A validated copy with ``changes`` applied.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BEST", "REFERENCE", "task_options"]
+__all__ = ["REFERENCE", "best_options", "task_options"]
 
 # Table I of the paper, and the classifier settings published with it.
 _TASK: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ REFERENCE: dict[str, Any] = {
 }
 
 # Chosen on classes held out of the seen ones; docs/accuracy.md has what was tried.
-BEST: dict[str, Any] = {
+_BEST: dict[str, Any] = {
     "mode": "best",
     "reconstruction_weight": 0.0,
     "cross_reconstruction_weight": 0.0,
@@ -60,17 +60,20 @@ BEST: dict[str, Any] = {
     "visual_hidden": None,
     "semantic_hidden": None,
     "semantic_gain": 0.05,
-    "visual_dropout": 0.5,
+    "visual_dropout": 0.6,
     "feature_scaling": "unit",
     "semantic_scaling": "unit",
     "sampler": "batch",
     "batch_size": 256,
-    "epochs": 16,
+    "epochs": 8,
     "learning_rate": 3e-3,
     "selection": "folds",
-    "latent_whitening": 3.0,
     "prototype_kernel": 0.5,
-    "seen_gain": 3.0,
+}
+
+_BEST_TASK: dict[str, dict[str, Any]] = {
+    "zsl": {},
+    "gzsl": {"visual_dropout": 0.5, "epochs": 16, "latent_whitening": 3.0, "seen_gain": 3.0},
 }
 
 
@@ -83,3 +86,12 @@ def task_options(task: str) -> dict[str, Any]:
     if task not in _TASK:
         raise ValueError(f"task: expected 'zsl' or 'gzsl', got {task!r}")
     return {"task": task, **_TASK[task]}
+
+
+def best_options(task: str) -> dict[str, Any]:
+    """The settings of preset ``best`` for a task.
+
+    Raises:
+        ValueError: If ``task`` is neither ``"zsl"`` nor ``"gzsl"``.
+    """
+    return {**task_options(task), **_BEST, **_BEST_TASK[task]}
