@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -85,9 +86,11 @@ def test_the_classifier_before_is_kept_and_the_run_works_on(run_dir, run, tmp_pa
     with output.open() as file:
         assert {row["class"] for row in csv.DictReader(file)} >= {"new", "newer", "3"}
     assert invoke("evaluate", run).exit_code == 0
-    assert sorted(path.name for path in run.iterdir()) == sorted(
-        ["classifier.previous.pt", *(path.name for path in run_dir.iterdir())]
-    )
+    assert {path.name for path in run.iterdir()} == {
+        "classifier.previous.pt",
+        "classifier.pt.lock",
+        *(path.name for path in run_dir.iterdir()),
+    }
 
 
 @pytest.mark.parametrize(
@@ -135,3 +138,15 @@ def test_a_message_with_brackets_is_printed_whole(run, monkeypatch):
     result = invoke("add-class", run, "new", "--sentence", "a")
     assert result.exit_code == 1
     assert "pip install 'mcfa_fast[text]'" in result.stderr
+
+
+def test_additions_at_the_same_time_are_all_kept(run, tmp_path):
+    np.save(tmp_path / "vector.npy", DESCRIPTOR)
+    names = ["first", "second", "third"]
+    command = [sys.executable, "-m", "mcfa_fast", "add-class", run]
+    processes = [
+        subprocess.Popen([*command, name, "--vector", tmp_path / "vector.npy"]) for name in names
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
+    added = mf.MCFAClassifier.load(run / "classifier.pt").class_names_[10:]
+    assert sorted(added) == names

@@ -18,7 +18,7 @@ from mcfa_fast.cli.common import (
 )
 from mcfa_fast.data.files import read_npy
 from mcfa_fast.deployment.update import add_class as add_to_classifier
-from mcfa_fast.deployment.update import replace_saved
+from mcfa_fast.deployment.update import alone_with, replace_saved
 from mcfa_fast.inference.text import DEFAULT_ENCODER, SentenceEncoder
 
 
@@ -48,7 +48,7 @@ def add_class(
         raise typer.BadParameter("give either --sentence or --vector", param_hint="--sentence")
     if semantics_row is not None and vector is None:
         raise typer.BadParameter("it needs --vector", param_hint="--semantics-row")
-    with errors_as_messages():
+    with errors_as_messages(), alone_with(run_dir / CLASSIFIER_FILE):
         classifier = load_classifier(run_dir)
         with console.status("Training the softmax classifier"):
             if sentence:

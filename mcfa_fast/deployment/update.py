@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import ArrayLike
 
 from mcfa_fast.inference.classifier import MCFAClassifier
 from mcfa_fast.inference.text import SentenceEncoder
 
-__all__ = ["add_class", "replace_saved"]
+__all__ = ["add_class", "alone_with", "replace_saved"]
 
 
 def add_class(
@@ -50,6 +53,19 @@ def add_class(
         )
     classifier.add_classes([name], descriptor[None])
     return len(classifier.class_names_) - 1
+
+
+@contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """Keeps other processes from updating a saved classifier in the meantime; they wait here.
+
+    Nothing is locked when there is no such file.
+    """
+    if not path.is_file():
+        yield
+        return
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        yield
 
 
 def replace_saved(classifier: MCFAClassifier, path: Path) -> Path:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from mcfa_fast.studies.jobs import whole_lines
 from mcfa_fast.studies.space import Choice, Range, Space
 from mcfa_fast.studies.trials import TrialRow
@@ -16,7 +18,6 @@ from mcfa_fast.training.checkpoint import CheckpointError
 
 try:
     import optuna
-    from filelock import FileLock, Timeout
     from optuna.distributions import (
         BaseDistribution,
         CategoricalDistribution,
