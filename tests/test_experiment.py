@@ -191,8 +191,12 @@ def test_validation_is_recorded_and_its_calibration_used(tmp_path):
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["config"]["epochs"] == 8
     chosen = content["validation"]
+    classifier = MCFAClassifier.load(tmp_path / "classifier.pt")
     for method, result in results.items():
-        assert result.generalized.calibration == chosen["calibration"][method] != 0
+        calibration = classifier.set_params(method=method).effective_calibration
+        unit = classifier.heads_.sharpness if method == "ensemble" else 1
+        assert result.generalized.calibration == calibration == chosen["calibration"][method] * unit
+        assert calibration != 0
     with open(tmp_path / "metrics.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == chosen["epochs"]
 

@@ -22,7 +22,8 @@ def settings(task="gzsl", **options):
     return config(task, selection="folds", **{"epochs": 20, **options})
 
 
-def test_one_calibration_maximises_the_mean_harmonic_mean_of_the_folds():
+@pytest.mark.parametrize("method", ["nearest", "ensemble"])
+def test_one_calibration_maximises_the_mean_harmonic_mean_of_the_folds(method):
     options = settings()
     chosen = calibrate_on_folds(options, IMAGES, LABELS, SEMANTICS)
     assert chosen.epochs == options.epochs
@@ -33,10 +34,11 @@ def test_one_calibration_maximises_the_mean_harmonic_mean_of_the_folds():
     )
     tested = []
     for fold in folds:
-        classifier = MCFAClassifier(options.replace(selection="last"), method="nearest")
+        classifier = MCFAClassifier(options.replace(selection="last"), method=method)
         classifier.fit(IMAGES[fold.train], fold.labels[fold.train], SEMANTICS[fold.classes])
         parts = [(IMAGES[rows], fold.labels[rows]) for rows in (fold.test_seen, fold.test_unseen)]
-        tested.append((classifier, parts))
+        unit = classifier.heads_.sharpness if method == "ensemble" else 1
+        tested.append((classifier, unit, parts))
 
     def mean_harmonic(calibration):
         return np.mean(
@@ -45,16 +47,16 @@ def test_one_calibration_maximises_the_mean_harmonic_mean_of_the_folds():
                     *(
                         mean_class_accuracy(
                             labels,
-                            classifier.set_params(calibration=calibration).predict(images),
+                            classifier.set_params(calibration=calibration * unit).predict(images),
                         )
                         for images, labels in parts
                     )
                 )
-                for classifier, parts in tested
+                for classifier, unit, parts in tested
             ]
         )
 
-    reached = mean_harmonic(chosen.calibration["nearest"])
+    reached = mean_harmonic(chosen.calibration[method])
     others = [mean_harmonic(calibration) for calibration in np.linspace(-0.5, 0.5, 41)]
     assert reached >= max(others) > min(others)
 
@@ -66,7 +68,8 @@ def test_the_classifier_uses_what_was_chosen_and_keeps_the_last_epoch(tmp_path):
     last = MCFAClassifier(options.replace(selection="last")).fit(IMAGES, LABELS, SEMANTICS, **names)
     for method in METHODS:
         chosen.set_params(method=method), last.set_params(method=method)
-        calibration = chosen.validation_.calibration[method]
+        unit = chosen.heads_.sharpness if method == "ensemble" else 1
+        calibration = chosen.validation_.calibration[method] * unit
         assert chosen.effective_calibration == calibration and last.effective_calibration == 0
         plain = last.decision_function(IMAGES, calibration=calibration)
         assert np.array_equal(chosen.decision_function(IMAGES), plain)

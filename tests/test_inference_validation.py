@@ -140,7 +140,7 @@ def test_calibrations_maximise_the_harmonic_mean_of_the_best_epoch(script):
         return harmonic_mean(*right)
 
     for method in METHODS:
-        best = harmonic(method, chosen.calibration[method])
+        best = harmonic(method, chosen.calibration[method] * heads.calibration_unit(method))
         assert best > 0
         assert best >= max(harmonic(method, c) for c in np.linspace(-3, 3, 301)) - 1e-9
 
@@ -171,10 +171,12 @@ def test_classifier_trains_the_chosen_number_of_epochs(tmp_path):
     for method in METHODS:
         for one in (plain, classifier):
             one.set_params(method=method)
-        assert classifier.effective_calibration == chosen.calibration[method]
+        unit = classifier.heads_.sharpness if method == "ensemble" else 1
+        calibration = chosen.calibration[method] * unit
+        assert classifier.effective_calibration == calibration
         assert np.array_equal(
             classifier.decision_function(IMAGES),
-            plain.decision_function(IMAGES, calibration=chosen.calibration[method]),
+            plain.decision_function(IMAGES, calibration=calibration),
         )
     assert classifier.effective_weight == chosen.weight
     classifier.set_params(calibration=0.0)

@@ -38,7 +38,7 @@ UNKNOWN = -1
 """What :meth:`MCFAClassifier.predict` returns for an image that it rejects."""
 
 _SCORES = 2**22  # floats of the scores of a chunk of images
-_FORMAT = "mcfa_fast classifier, version 2"
+_FORMAT = "mcfa_fast classifier, version 3"
 _SAVED = ("method", "calibration", "weight", "rejection_rate", "threshold")
 
 
@@ -232,7 +232,9 @@ class MCFAClassifier(ZeroShotClassifier):
         if self.calibration is not None:
             return self.calibration
         chosen = {} if self.validation_ is None else self.validation_.calibration
-        return chosen.get(self.method, 0.0)
+        if self.method not in chosen:
+            return 0.0
+        return chosen[self.method] * self.heads_.calibration_unit(self.method)
 
     @property
     def effective_weight(self) -> float:

@@ -59,6 +59,7 @@ def calibrate_on_folds(
         latents, truth = encode_means(heads.model, features[rows]), fold.labels[rows]
         for method in METHODS:
             scores = heads.scores(latents, heads.classes, method).double().numpy()
+            scores /= heads.calibration_unit(method)
             curves[method].append(
                 seen_unseen_curve(scores, truth, heads.classes.numpy(), heads.seen_classes.numpy())
             )

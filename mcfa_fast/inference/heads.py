@@ -201,6 +201,14 @@ class ClassifierHeads:
             self._sharpness = ratio if 0 < ratio < float("inf") else 1.0
         return self._sharpness
 
+    def calibration_unit(self, method: Method) -> float:
+        """What calibrations of a method are multiples of, so that they fit other models as well.
+
+        The `sharpness` for an ensemble, by which the scores of one model are larger than those of
+        another; 1 for the others.
+        """
+        return self.sharpness if method == "ensemble" else 1.0
+
     def fit_softmax(self, monitor: Monitor | None = None) -> None:
         """Train a new softmax classifier on latents of the classes it has to know.
 

@@ -38,7 +38,8 @@ class Validation:
         accuracy: mean per-class accuracy of the nearest-class rule among the held-out classes.
         held_out: their class indices.
         calibration: for a generalized task, the calibration per method that maximises the harmonic
-            mean on the fold; empty otherwise.
+            mean on the folds, as a multiple of
+            :meth:`~mcfa_fast.inference.heads.ClassifierHeads.calibration_unit`; empty otherwise.
         weight: share of the nearest class in the ensemble.
         rejection: per method, how high the best scores of images on the fold are.
     """
@@ -117,7 +118,14 @@ def validate(
     best = max(trainer.history, key=lambda row: row[_METRIC])  # the first of equals
     # A resumed run may not have seen its best epoch.
     model.load_state_dict(best_weights or read_checkpoint(best_path, device))
-    scores = _scores(model, fold, features, semantics)
+    heads = ClassifierHeads.from_images(
+        model,
+        features[fold.train],
+        fold.labels[fold.train],
+        semantics,
+        torch.from_numpy(fold.held_out),
+    )
+    scores = _scores(heads, fold, features)
     weight = scores.choose_weight()
     calibration = {}
     if scores.generalized:
@@ -126,7 +134,9 @@ def validate(
         epochs=int(best["epoch"]),
         accuracy=best[_METRIC],
         held_out=tuple(fold.classes[fold.held_out].tolist()),
-        calibration=calibration,
+        calibration={
+            method: value / heads.calibration_unit(method) for method, value in calibration.items()
+        },
         weight=weight,
         rejection={
             method: scores.rejection(method, weight, calibration.get(method, 0.0))
@@ -162,17 +172,10 @@ def _nearest_accuracy(model: MCFA, fold: ClassFold, images: np.ndarray, semantic
     return mean_class_accuracy(fold.labels[fold.test_unseen], nearest[:, 0].numpy())
 
 
-def _scores(model: MCFA, fold: ClassFold, features: np.ndarray, semantics: Tensor) -> HeldOutScores:
+def _scores(heads: ClassifierHeads, fold: ClassFold, features: np.ndarray) -> HeldOutScores:
     """Both classifiers' scores of the fold's test rows."""
-    heads = ClassifierHeads.from_images(
-        model,
-        features[fold.train],
-        fold.labels[fold.train],
-        semantics,
-        torch.from_numpy(fold.held_out),
-    )
     rows = np.concatenate([fold.test_seen, fold.test_unseen])
-    latents = encode_means(model, features[rows])
+    latents = encode_means(heads.model, features[rows])
     classes = heads.softmax_classes
     return HeldOutScores(
         log_probabilities=heads.scores(latents, classes, "softmax"),
