@@ -24,19 +24,19 @@ def run(task="zsl", run_dir=None, semantics=SEMANTICS, **options):
 
 @pytest.fixture
 def script(monkeypatch):
-    """Makes the fold's accuracies a given list, and returns the models' weights at each epoch."""
+    """Makes the fold's scores a given list, and returns the models' weights at each epoch."""
 
     def prepare(accuracies):
         seen, values = [], iter(accuracies)
 
-        def accuracy(model, *arguments):
+        def score(model, *arguments):
             seen.append({name: value.clone() for name, value in model.state_dict().items()})
             value = next(values)
             if value is None:
                 raise KeyboardInterrupt
             return value
 
-        monkeypatch.setattr(module, "_nearest_accuracy", accuracy)
+        monkeypatch.setattr(module, "_nearest_score", score)
         return seen
 
     return prepare
@@ -84,7 +84,7 @@ def test_numbers_of_classes_may_have_gaps():
     wanted = validate(settings, IMAGES, LABELS, SEMANTICS)
     spread = validate(settings, IMAGES, 2 * LABELS, semantics)
     assert spread.held_out == tuple(2 * c for c in wanted.held_out)
-    assert spread.accuracy == wanted.accuracy
+    assert spread.score == wanted.score
 
 
 def test_descriptors_of_unseen_classes_do_not_matter():
@@ -93,7 +93,7 @@ def test_descriptors_of_unseen_classes_do_not_matter():
     assert run("gzsl") == run("gzsl", semantics=other)
 
 
-def test_accuracy_is_that_of_the_nearest_held_out_class():
+def test_score_is_the_accuracy_of_the_nearest_held_out_class():
     settings = config("zsl", epochs=4)
     fold = module._make_fold(settings, LABELS)
     model = Trainer(settings, IMAGES[fold.train], LABELS[fold.train], SEMANTICS).fit()
@@ -102,8 +102,29 @@ def test_accuracy_is_that_of_the_nearest_held_out_class():
     classes = model.encode_semantic(SEMANTICS[fold.held_out])[0].detach().double()
     cosines = (images @ classes.T) / classes.norm(dim=1)
     right = (fold.held_out[cosines.argmax(dim=1).numpy()] == LABELS[rows]).tolist()
-    accuracy = module._nearest_accuracy(model, fold, IMAGES[rows], SEMANTICS)
-    assert accuracy == pytest.approx(np.mean(right))
+    score = module._nearest_score(model, fold, IMAGES[rows], LABELS[rows], SEMANTICS)
+    assert score == pytest.approx(np.mean(right))
+
+
+def test_generalized_score_is_the_harmonic_mean_at_its_best_calibration():
+    settings = config("gzsl", epochs=4)
+    fold = module._make_fold(settings, LABELS)
+    model = Trainer(settings, IMAGES[fold.train], LABELS[fold.train], SEMANTICS).fit()
+    rows = np.concatenate([fold.test_seen, fold.test_unseen])
+    images = encode_images(model, IMAGES[rows])[0].double()
+    classes = model.encode_semantic(SEMANTICS[: len(SEEN)])[0].detach().double()
+    cosines = (images @ classes.T) / images.norm(dim=1, keepdim=True) / classes.norm(dim=1)
+    seen = ~torch.isin(torch.arange(len(SEEN)), torch.tensor(fold.held_out))
+
+    def harmonic(calibration):
+        right = (cosines - calibration * seen).argmax(dim=1).numpy() == LABELS[rows]
+        kinds = np.isin(LABELS[rows], fold.held_out)
+        return harmonic_mean(right[~kinds].mean(), right[kinds].mean())  # classes of equal size
+
+    best = max(harmonic(calibration) for calibration in np.linspace(-1, 1, 4001))
+    score = module._nearest_score(model, fold, IMAGES[rows], LABELS[rows], SEMANTICS)
+    assert 0 < best == pytest.approx(score, abs=0.01)
+    assert score >= best - 1e-9
 
 
 @pytest.mark.parametrize(
@@ -113,7 +134,7 @@ def test_accuracy_is_that_of_the_nearest_held_out_class():
 def test_first_best_epoch_is_chosen(accuracies, epochs, script):
     script(accuracies)
     chosen = run()
-    assert (chosen.epochs, chosen.accuracy) == (epochs, max(accuracies))
+    assert (chosen.epochs, chosen.score) == (epochs, max(accuracies))
     assert chosen.calibration == {}
 
 

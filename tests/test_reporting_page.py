@@ -29,6 +29,7 @@ def runs(tmp_path_factory):
         "zsl": train(folder / "zsl", dataset, "zsl"),
         "gzsl": train(folder / "gzsl", dataset, "gzsl", *reference),
         "validated": train(folder / "validated", dataset, "gzsl", "--set", "selection=validation"),
+        "best": train(folder / "best", dataset, "gzsl", "--mode", "best"),
     }
 
 
@@ -55,7 +56,7 @@ def copy_without(run_dir, tmp_path, *names):
     return copy
 
 
-@pytest.mark.parametrize("name", ["zsl", "gzsl", "validated"])
+@pytest.mark.parametrize("name", ["zsl", "gzsl", "validated", "best"])
 def test_every_section_and_figure_is_there(pages, name):
     text, page = pages[name]
     generalized = name != "zsl"
@@ -140,15 +141,21 @@ def test_the_best_calibration_is_marked_as_chosen_on_the_test_rows(pages):
         assert f"{method}: best H, chosen on the test rows" in figure
 
 
+def test_preset_best_says_how_it_was_calibrated(pages, runs):
+    _, page = pages["best"]
+    assert "On three folds of the seen classes" in page.text and "chose epoch" not in page.text
+    assert stored(runs["best"])["validation"]["score"] in page.values
+
+
 def test_validation_shows_its_choice(pages, runs):
     _, page = pages["validated"]
     chosen = stored(runs["validated"])["validation"]
     names = [" ".join(ODD_NAMES[label].split()) for label in chosen["held_out"]]
     assert f"chose epoch {chosen['epochs']}" in page.text
     assert all(name in page.text for name in names)
-    assert chosen["accuracy"] in page.values
+    assert chosen["score"] in page.values
     assert any(
-        value.startswith("validation accuracy")
+        value.startswith("validation score")
         for _, name, value in page.attributes
         if name == "aria-label"
     )
@@ -205,11 +212,12 @@ def test_the_same_run_gives_the_same_page(pages, runs, tmp_path):
 
 
 def test_several_runs_are_compared_first(runs, tmp_path):
-    text, page, _ = report(tmp_path, runs["zsl"], runs["gzsl"], runs["validated"])
+    names = ("zsl", "gzsl", "validated")
+    text, page, _ = report(tmp_path, *(runs[name] for name in names))
     assert text.index('id="comparison"') < text.index('id="run1"') < text.index('id="run3"')
     rows = page.table("Mean per-class accuracy in %. H")[1:]
     methods = ("softmax", "nearest", "ensemble")
-    wanted = [(name, method) for name in runs for method in methods]
+    wanted = [(name, method) for name in names for method in methods]
     assert [(row[0], row[3]) for row in rows] == wanted
     assert [row[7] for row in rows[:2]] == ["–", "–"]
     harmonic = stored(runs["gzsl"])["results"]["nearest"]["generalized"]["harmonic"]

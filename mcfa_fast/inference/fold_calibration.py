@@ -9,7 +9,6 @@ from torch import Tensor
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.data.folds import ClassFold, class_folds
 from mcfa_fast.evaluation.curve import SeenUnseenCurve, best_calibration, seen_unseen_curve
-from mcfa_fast.evaluation.metrics import mean_class_accuracy
 from mcfa_fast.inference.bulk import encode_means
 from mcfa_fast.inference.heads import METHODS, ClassifierHeads
 from mcfa_fast.inference.validation import Validation
@@ -42,8 +41,8 @@ def calibrate_on_folds(
         device: where to train.
 
     Returns:
-        What was chosen; its accuracy is that of the nearest class among held-out classes, a mean
-        over the folds.
+        What was chosen; its score is the mean harmonic mean over the folds of the nearest-class
+        rule with the calibration chosen for it.
 
     Raises:
         ValueError: when there are fewer than 4 seen classes.
@@ -51,7 +50,6 @@ def calibrate_on_folds(
     folds = class_folds(
         labels, _FOLDS, generalized=True, generator=config.generator("calibration folds")
     )
-    accuracies: list[float] = []
     curves: dict[str, list[SeenUnseenCurve]] = {method: [] for method in METHODS}
     for fold in folds:
         heads = _train(config, fold, features, semantics, device)
@@ -63,15 +61,12 @@ def calibrate_on_folds(
             curves[method].append(
                 seen_unseen_curve(scores, truth, heads.classes.numpy(), heads.seen_classes.numpy())
             )
-        held_out = torch.from_numpy(fold.held_out)
-        of_held_out = np.isin(truth, fold.held_out)
-        best = heads.scores(latents[of_held_out], held_out, "nearest").argmax(dim=1)
-        accuracies.append(mean_class_accuracy(truth[of_held_out], fold.held_out[best.numpy()]))
+    chosen = {method: best_calibration(group) for method, group in curves.items()}
     return Validation(
         epochs=config.epochs,
-        accuracy=float(np.mean(accuracies)),
+        score=chosen["nearest"][1],
         held_out=tuple(int(c) for fold in folds for c in fold.classes[fold.held_out]),
-        calibration={method: best_calibration(group)[0] for method, group in curves.items()},
+        calibration={method: calibration for method, (calibration, _) in chosen.items()},
     )
 
 

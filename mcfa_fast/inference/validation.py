@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.data.folds import ClassFold, hold_out
+from mcfa_fast.evaluation.curve import seen_unseen_curve
 from mcfa_fast.evaluation.metrics import mean_class_accuracy
 from mcfa_fast.inference.bulk import encode_means
 from mcfa_fast.inference.choices import HeldOutScores, Rejection
@@ -26,7 +27,7 @@ from mcfa_fast.training.trainer import Trainer
 
 __all__ = ["Validation", "validate"]
 
-_METRIC = "validation_accuracy"
+_METRIC = "validation_score"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Validation:
     """What was chosen on the held-out classes.
 
     Attributes:
-        epochs: (first) epoch with the highest `accuracy`.
-        accuracy: mean per-class accuracy of the nearest-class rule among the held-out classes.
+        epochs: (first) epoch with the highest `score`.
+        score: of the nearest-class rule, in 0..1: mean per-class accuracy among the held-out
+            classes, or for a generalized task the harmonic mean at its best calibration.
         held_out: their class indices.
         calibration: for a generalized task, the calibration per method that maximises the harmonic
             mean on the folds, as a multiple of
@@ -45,7 +47,7 @@ class Validation:
     """
 
     epochs: int
-    accuracy: float
+    score: float
     held_out: tuple[int, ...]
     calibration: dict[str, float] = field(default_factory=dict)
     weight: float = DEFAULT_WEIGHT
@@ -91,18 +93,19 @@ def validate(
     """
     fold = _make_fold(config, labels)
     semantics = semantics[torch.from_numpy(fold.classes)]
-    held_out_images = features[fold.test_unseen]
+    tested = np.concatenate([fold.test_seen, fold.test_unseen])
+    images = features[tested]
     best_path = None if run_dir is None else Path(run_dir) / "best.pt"
     best_weights = None
 
     def measure(epoch: int, model: MCFA) -> dict[str, float]:
         nonlocal best_weights
-        accuracy = _nearest_accuracy(model, fold, held_out_images, semantics)
-        if accuracy > max((row[_METRIC] for row in trainer.history), default=-1.0):
+        score = _nearest_score(model, fold, images, fold.labels[tested], semantics)
+        if score > max((row[_METRIC] for row in trainer.history), default=-1.0):
             best_weights = deepcopy(model.state_dict())
             if best_path is not None:
                 write_checkpoint(best_path, best_weights)
-        return {_METRIC: accuracy}
+        return {_METRIC: score}
 
     trainer = Trainer(
         config,
@@ -125,14 +128,14 @@ def validate(
         semantics,
         torch.from_numpy(fold.held_out),
     )
-    scores = _scores(heads, fold, features)
+    scores = _scores(heads, fold, images, fold.labels[tested])
     weight = scores.choose_weight()
     calibration = {}
     if scores.generalized:
         calibration = {method: scores.calibration(method, weight) for method in METHODS}
     return Validation(
         epochs=int(best["epoch"]),
-        accuracy=best[_METRIC],
+        score=best[_METRIC],
         held_out=tuple(fold.classes[fold.held_out].tolist()),
         calibration={
             method: value / heads.calibration_unit(method) for method, value in calibration.items()
@@ -163,25 +166,32 @@ def _make_fold(config: MCFAConfig, labels: np.ndarray) -> ClassFold:
     return hold_out(labels, held_out, generalized=config.task == "gzsl", generator=generator)
 
 
-def _nearest_accuracy(model: MCFA, fold: ClassFold, images: np.ndarray, semantics: Tensor) -> float:
-    """Accuracy on `images`, the fold's rows of held-out classes, among these classes."""
-    held_out = torch.from_numpy(fold.held_out)
+def _nearest_score(
+    model: MCFA, fold: ClassFold, images: np.ndarray, labels: np.ndarray, semantics: Tensor
+) -> float:
+    """What :attr:`Validation.score` is, of the fold's test images."""
+    generalized = len(fold.test_seen) > 0
+    candidates = torch.arange(len(fold.classes)) if generalized else torch.from_numpy(fold.held_out)
     index = LatentIndex(model.config.latent_features)
-    index.add(class_latents(model, semantics, held_out, per_class=1).mean, held_out)
-    _, nearest = index.search(encode_means(model, images), k=1)
-    return mean_class_accuracy(fold.labels[fold.test_unseen], nearest[:, 0].numpy())
+    index.add(class_latents(model, semantics, candidates, per_class=1).mean, candidates)
+    scores, classes = (tensor.numpy() for tensor in index.scores(encode_means(model, images)))
+    if not generalized:
+        return mean_class_accuracy(labels, classes[scores.argmax(axis=1)])
+    seen = np.setdiff1d(classes, fold.held_out)
+    return seen_unseen_curve(scores, labels, classes, seen).best().harmonic
 
 
-def _scores(heads: ClassifierHeads, fold: ClassFold, features: np.ndarray) -> HeldOutScores:
-    """Both classifiers' scores of the fold's test rows."""
-    rows = np.concatenate([fold.test_seen, fold.test_unseen])
-    latents = encode_means(heads.model, features[rows])
+def _scores(
+    heads: ClassifierHeads, fold: ClassFold, images: np.ndarray, labels: np.ndarray
+) -> HeldOutScores:
+    """Both classifiers' scores of the fold's test images."""
+    latents = encode_means(heads.model, images)
     classes = heads.softmax_classes
     return HeldOutScores(
         log_probabilities=heads.scores(latents, classes, "softmax"),
         cosines=heads.scores(latents, classes, "nearest"),
         sharpness=heads.sharpness,
-        labels=fold.labels[rows],
+        labels=labels,
         classes=classes.numpy(),
         seen_classes=heads.seen_classes.numpy(),
         generalized=len(fold.test_seen) > 0,

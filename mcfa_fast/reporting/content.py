@@ -39,7 +39,7 @@ _LOSS_NAMES = {
     "vtov": "VtoV contrast",
     "vtos": "VtoS contrast",
     "stov": "StoV contrast",
-    "validation_accuracy": "validation accuracy, %",
+    "validation_score": "validation score, %",
 }
 
 
@@ -263,12 +263,12 @@ def _traces(run: RunFiles, key: str) -> tuple[Markup, ...]:
         for name, values in (metrics or {}).items():
             if name in ("epoch", "seconds") or not np.isfinite(values).all():
                 continue
-            accuracy = name == "validation_accuracy"
-            chosen = validation.epochs if accuracy and validation is not None else None
+            is_score = name == "validation_score"
+            chosen = validation.epochs if is_score and validation is not None else None
             title = _LOSS_NAMES.get(name, name)
-            shown = 100 * values if accuracy else values
+            shown = 100 * values if is_score else values
             label = f"{title} over {len(values)} epochs, from {shown[0]:.4g} to {shown[-1]:.4g}"
-            colour = "unseen" if accuracy else "ink" if name == "total" else "seen"
+            colour = "unseen" if is_score else "ink" if name == "total" else "seen"
             identifier = f"{key}-trace-{len(traces)}"
             traces.append(
                 drawn(identifier, label, history, title, metrics["epoch"], shown, colour, chosen)

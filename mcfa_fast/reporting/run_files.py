@@ -78,8 +78,9 @@ class ValidationChoice(_Content):
     """See :class:`~mcfa_fast.inference.validation.Validation`."""
 
     epochs: Count
-    accuracy: Share
+    score: Share
     held_out: list[Count]
+    calibration: dict[str, float]
 
 
 class _Options(BaseModel):
@@ -87,7 +88,7 @@ class _Options(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    mode: Literal["paper", "reference"]
+    mode: Literal["paper", "reference", "best"]
     task: Literal["zsl", "gzsl"]
 
 
