@@ -21,12 +21,14 @@ compare() {
   cp "$RUNS/$1/table.md" "$RUNS/$1/results.csv" "$RESULTS/$1/"
 }
 
-# vary TASK KEY VALUES: single changes of the preset, judged on folds of the seen classes.
-vary() {
-  "$COMMAND" sweep --data "$DATA" --features 512 --semantics text --task "$1" --mode best --method nearest \
-    --choose "$2=$3" --jobs "$JOBS" --out "$RUNS/preset/$1/$2"
-  mkdir -p "$RESULTS/preset/$1"
-  cp "$RUNS/preset/$1/$2/trials.csv" "$RESULTS/preset/$1/$2.csv"
+# tune NAME TASK SPLITS CHOICES...: every combination of these options of the preset, on folds of the seen classes.
+tune() {
+  local choices=()
+  for choice in "${@:4}"; do choices+=(--choose "$choice"); done
+  "$COMMAND" sweep --data "$DATA" --features 512 --semantics text --task "$2" --splits "$3" --mode best \
+    --method nearest "${choices[@]}" --jobs "$JOBS" --out "$RUNS/preset/$1"
+  mkdir -p "$(dirname "$RESULTS/preset/$1")"
+  cp "$RUNS/preset/$1/trials.csv" "$RESULTS/preset/$1.csv"
 }
 
 for study in $STUDIES; do
@@ -40,19 +42,18 @@ for study in $STUDIES; do
     changes) compare changes 512 --methods changes --splits 20/10 ;;
     reference) compare reference 512 --methods mcfa-reference --splits 20/10:0 --seeds 0,1,2,3,4 ;;
     preset)
+      all=25/5,20/10,15/15
+      tune zsl/together zsl $all epochs=4,8,16 latent_whitening=null,3.0 visual_dropout=0.5,0.6
+      tune gzsl/together gzsl $all seen_gain=1.0,3.0 latent_whitening=null,3.0 epochs=8,16 visual_dropout=0.5,0.6
+      # Single changes.
       for task in zsl gzsl; do
-        vary $task visual_dropout 0.0,0.3,0.5,0.6,0.75
-        vary $task temperature 0.1,0.2,0.3
-        vary $task epochs 4,8,16
-        vary $task visual_hidden null,512
-        vary $task semantic_gain 0.05,0.5
-        vary $task latent_features 64,128
-        vary $task vtov_weight 0.0,1.0
-        vary $task contrast means,samples
-        vary $task prototype_kernel null,0.5
-        vary $task latent_whitening null,1.0,3.0
+        for choice in visual_dropout=0.0,0.3,0.5,0.6,0.75 temperature=0.1,0.2,0.3 visual_hidden=null,512 \
+          semantic_gain=0.05,0.5 latent_features=64,128 vtov_weight=0.0,1.0 contrast=means,samples \
+          prototype_kernel=null,0.5 latent_whitening=null,1.0,3.0; do
+          tune "$task/${choice%%=*}" $task 20/10 "$choice"
+        done
       done
-      vary gzsl seen_gain 1.0,2.0,3.0,5.0 ;;
+      tune gzsl/seen_gain gzsl 20/10 seen_gain=1.0,2.0,3.0,5.0 ;;
     large-batch)
       "$COMMAND" sweep --data "$DATA" --features 512 --semantics text --splits 20/10:0,20/10:1 --folds 2 \
         --method nearest --set sampler=batch --choose batch_size=256,1024,null \
