@@ -30,6 +30,9 @@ _LARGE_BATCH: Options = {"sampler": "batch", "learning_rate_scaling": "sqrt"}
 CHANGES: dict[str, Options] = {
     "mcfa-in": {"positives": "in"},
     "mcfa-means": {"contrast": "means"},
+    "mcfa-noise-row": {"noise": "row"},
+    "mcfa-kl-0.1": {"kl_weight": 0.1},
+    "mcfa-kl-0.01": {"kl_weight": 0.01},
     "mcfa-temperature-0.1": {"temperature": 0.1},
     "mcfa-temperature-0.5": {"temperature": 0.5},
     "mcfa-latent-16": {"latent_features": 16},
