@@ -34,8 +34,8 @@ tune() {
 for study in $STUDIES; do
   case $study in
     methods)
-      compare methods 512 --methods closed-form,linear,trained,mcfa-best
-      compare methods 512 --methods mcfa-paper,cada-vae --splits 20/10 ;;
+      compare methods 512 --methods closed-form,linear,trained,generative,mcfa-best
+      compare methods 512 --methods mcfa-paper --splits 20/10 ;;
     methods-1024) compare methods-1024 1024 --methods eszsl,ale,sje,mcfa-best ;;
     seeds) compare seeds 512 --methods mcfa-best --seeds 0,1,2,3,4 ;;
     ablation) compare ablation 512 --methods ablation ;;
