@@ -261,7 +261,9 @@ class ClassifierHeads:
         """
         if method == "nearest":
             scores, known = self.index.scores(latents)
-            scores = scores * self.gains(known)
+            gains = self.gains(known)
+            if (gains != 1).any():  # else spare a pass over all scores
+                scores = scores * gains
         else:
             known = self.softmax_classes
             unknown = classes[~torch.isin(classes, known)]
