@@ -56,11 +56,12 @@ class MCFAClassifier(ZeroShotClassifier):
             choose the number of epochs, the ensemble's weight, the scores to reject by and, for
             "gzsl", the calibrations.
         method: "softmax", a linear softmax classifier trained on sampled latents; "nearest", the
-            class whose descriptor's latent mean has the highest cosine similarity; or "ensemble",
-            both combined (:func:`mcfa_fast.inference.heads.combine`).
+            class whose latent mean has the highest cosine similarity (see
+            :meth:`mcfa_fast.inference.heads.ClassifierHeads.class_vectors`); or "ensemble", both
+            combined (:func:`mcfa_fast.inference.heads.combine`).
         calibration: what is subtracted from the scores of seen classes, in units of the scores
             (calibrated stacking; more favours unseen classes). None is the value chosen by
-            ``selection="validation"``, or 0 without.
+            ``selection="validation"`` or ``"folds"``, or 0 without.
         weight: share of the nearest class in the ensemble, 0..1. None is the value chosen by
             ``selection="validation"``, or 0.5 without.
         rejection_rate: share, 0..1, of the images of known classes that ``predict(reject=True)``
