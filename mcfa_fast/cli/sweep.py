@@ -30,7 +30,7 @@ from mcfa_fast.cli.common import (
     parse_settings,
     parts,
 )
-from mcfa_fast.studies.outcomes import FOLDS
+from mcfa_fast.studies.folds import FOLDS
 from mcfa_fast.studies.space import Choice, Range, parse_choice, parse_range
 from mcfa_fast.studies.sweep import SweepProgress, SweepResult
 from mcfa_fast.studies.sweep import sweep as run_sweep

@@ -33,6 +33,21 @@ class ClassFold:
     test_seen: np.ndarray
     test_unseen: np.ndarray
 
+    @property
+    def generalized(self) -> bool:
+        """Whether classes that are trained on are tested as well."""
+        return len(self.test_seen) > 0
+
+    @property
+    def test(self) -> np.ndarray:
+        """All test rows, those of the classes that are trained on first."""
+        return np.concatenate([self.test_seen, self.test_unseen])
+
+    @property
+    def candidates(self) -> np.ndarray:
+        """The classes of the fold among which its test rows are told apart, ascending."""
+        return np.arange(len(self.classes)) if self.generalized else self.held_out
+
 
 def hold_out(
     labels: np.ndarray, held_out: np.ndarray, *, generalized: bool, generator: torch.Generator

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.data.folds import ClassFold, class_folds
-from mcfa_fast.evaluation.curve import SeenUnseenCurve, best_calibration, seen_unseen_curve
+from mcfa_fast.evaluation.curve import SeenUnseenCurve, best_calibration
+from mcfa_fast.evaluation.folds import fold_outcome
 from mcfa_fast.inference.bulk import encode_means
 from mcfa_fast.inference.heads import METHODS, ClassifierHeads
 from mcfa_fast.inference.validation import Validation
@@ -53,14 +54,11 @@ def calibrate_on_folds(
     curves: dict[str, list[SeenUnseenCurve]] = {method: [] for method in METHODS}
     for fold in folds:
         heads = _train(config, fold, features, semantics, device)
-        rows = np.concatenate([fold.test_seen, fold.test_unseen])
-        latents, truth = encode_means(heads.model, features[rows]), fold.labels[rows]
+        latents = encode_means(heads.model, features[fold.test])
         for method in METHODS:
             scores = heads.scores(latents, heads.classes, method).double().numpy()
             scores /= heads.calibration_unit(method)
-            curves[method].append(
-                seen_unseen_curve(scores, truth, heads.classes.numpy(), heads.seen_classes.numpy())
-            )
+            curves[method].append(fold_outcome(scores, fold))
     chosen = {method: best_calibration(group) for method, group in curves.items()}
     return Validation(
         epochs=config.epochs,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.inference.bulk import encode_means
 from mcfa_fast.inference.latent_index import LatentIndex
-from mcfa_fast.inference.latents import LatentBank, class_latents, image_latents
+from mcfa_fast.inference.latents import LatentBank, class_latents, group_means, image_latents
 from mcfa_fast.inference.products import linear
 from mcfa_fast.inference.softmax import SoftmaxClassifier
 from mcfa_fast.inference.whitening import whitened
@@ -127,7 +127,7 @@ class ClassifierHeads:
         seen_means = None
         if config.prototype_kernel is not None:
             rows = torch.from_numpy(np.searchsorted(seen_classes.numpy(), labels))
-            seen_means = _group_means(encode_means(model, features), rows, len(seen_classes))
+            seen_means = group_means(encode_means(model, features), rows, len(seen_classes))
         heads = cls(model, semantics, seen_classes, unseen_classes, seen_bank, seen_means)
         heads.fit_softmax(monitor)
         return heads
@@ -168,7 +168,7 @@ class ClassifierHeads:
         if not self.model.config.image_prototypes or bank is None:
             return vectors, self.classes
         classes, rows = bank.labels.unique(return_inverse=True)
-        prototypes = _group_means(bank.mean, rows, len(classes))
+        prototypes = group_means(bank.mean, rows, len(classes))
         return torch.cat([vectors, prototypes]), torch.cat([self.classes, classes])
 
     @torch.no_grad()
@@ -346,9 +346,3 @@ class ClassifierHeads:
 def _spread(scores: Tensor) -> Tensor:
     """Variance over the columns of scores [N, K], averaged over the rows."""
     return scores.var(dim=1, correction=0).mean()
-
-
-def _group_means(rows: Tensor, groups: Tensor, count: int) -> Tensor:
-    """Mean [count, D] of the rows [N, D] of each group; `groups` [N] numbers them."""
-    sums = rows.new_zeros(count, rows.shape[1]).index_add_(0, groups, rows)
-    return sums / groups.bincount(minlength=count)[:, None]

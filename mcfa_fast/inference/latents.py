@@ -12,7 +12,7 @@ from torch import Tensor
 from mcfa_fast.data.chunks import row_chunks
 from mcfa_fast.models.mcfa import MCFA
 
-__all__ = ["LatentBank", "class_latents", "encode_images", "image_latents"]
+__all__ = ["LatentBank", "class_latents", "encode_images", "group_means", "image_latents"]
 
 _ROWS_PER_CHUNK = 8192
 
@@ -146,3 +146,9 @@ def class_latents(model: MCFA, semantics: Tensor, classes: Tensor, *, per_class:
     return LatentBank(
         mean.cpu(), logvar.cpu(), labels=classes, counts=torch.full_like(classes, per_class)
     )
+
+
+def group_means(rows: Tensor, groups: Tensor, count: int) -> Tensor:
+    """Mean [count, D] of the rows [N, D] of each group; `groups` [N] numbers them."""
+    sums = rows.new_zeros(count, rows.shape[1]).index_add_(0, groups, rows)
+    return sums / groups.bincount(minlength=count)[:, None]

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.data.folds import ClassFold, hold_out
-from mcfa_fast.evaluation.curve import seen_unseen_curve
-from mcfa_fast.evaluation.metrics import mean_class_accuracy
+from mcfa_fast.evaluation.folds import fold_outcome
 from mcfa_fast.inference.bulk import encode_means
 from mcfa_fast.inference.choices import HeldOutScores, Rejection
 from mcfa_fast.inference.heads import DEFAULT_WEIGHT, METHODS, ClassifierHeads
@@ -93,14 +92,13 @@ def validate(
     """
     fold = _make_fold(config, labels)
     semantics = semantics[torch.from_numpy(fold.classes)]
-    tested = np.concatenate([fold.test_seen, fold.test_unseen])
-    images = features[tested]
+    images = features[fold.test]
     best_path = None if run_dir is None else Path(run_dir) / "best.pt"
     best_weights = None
 
     def measure(epoch: int, model: MCFA) -> dict[str, float]:
         nonlocal best_weights
-        score = _nearest_score(model, fold, images, fold.labels[tested], semantics)
+        score = _nearest_score(model, fold, images, semantics)
         if score > max((row[_METRIC] for row in trainer.history), default=-1.0):
             best_weights = deepcopy(model.state_dict())
             if best_path is not None:
@@ -128,7 +126,7 @@ def validate(
         semantics,
         torch.from_numpy(fold.held_out),
     )
-    scores = _scores(heads, fold, images, fold.labels[tested])
+    scores = _scores(heads, fold, images)
     weight = scores.choose_weight()
     calibration = {}
     if scores.generalized:
@@ -166,24 +164,17 @@ def _make_fold(config: MCFAConfig, labels: np.ndarray) -> ClassFold:
     return hold_out(labels, held_out, generalized=config.task == "gzsl", generator=generator)
 
 
-def _nearest_score(
-    model: MCFA, fold: ClassFold, images: np.ndarray, labels: np.ndarray, semantics: Tensor
-) -> float:
+def _nearest_score(model: MCFA, fold: ClassFold, images: np.ndarray, semantics: Tensor) -> float:
     """What :attr:`Validation.score` is, of the fold's test images."""
-    generalized = len(fold.test_seen) > 0
-    candidates = torch.arange(len(fold.classes)) if generalized else torch.from_numpy(fold.held_out)
+    candidates = torch.from_numpy(fold.candidates)
     index = LatentIndex(model.config.latent_features)
     index.add(class_latents(model, semantics, candidates, per_class=1).mean, candidates)
-    scores, classes = (tensor.numpy() for tensor in index.scores(encode_means(model, images)))
-    if not generalized:
-        return mean_class_accuracy(labels, classes[scores.argmax(axis=1)])
-    seen = np.setdiff1d(classes, fold.held_out)
-    return seen_unseen_curve(scores, labels, classes, seen).best().harmonic
+    scores, _ = index.scores(encode_means(model, images))
+    outcome = fold_outcome(scores.numpy(), fold)
+    return outcome.best().harmonic if fold.generalized else outcome
 
 
-def _scores(
-    heads: ClassifierHeads, fold: ClassFold, images: np.ndarray, labels: np.ndarray
-) -> HeldOutScores:
+def _scores(heads: ClassifierHeads, fold: ClassFold, images: np.ndarray) -> HeldOutScores:
     """Both classifiers' scores of the fold's test images."""
     latents = encode_means(heads.model, images)
     classes = heads.softmax_classes
@@ -191,8 +182,8 @@ def _scores(
         log_probabilities=heads.scores(latents, classes, "softmax"),
         cosines=heads.scores(latents, classes, "nearest"),
         sharpness=heads.sharpness,
-        labels=labels,
+        labels=fold.labels[fold.test],
         classes=classes.numpy(),
         seen_classes=heads.seen_classes.numpy(),
-        generalized=len(fold.test_seen) > 0,
+        generalized=fold.generalized,
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mcfa_fast.inference.bulk import encode_means
+from mcfa_fast.inference.latents import group_means
 from mcfa_fast.models.mcfa import MCFA
 
 __all__ = ["whitened", "whitening_matrix"]
@@ -42,8 +43,7 @@ def whitening_matrix(latents: Tensor, labels: Tensor, shrinkage: float) -> Tenso
     """
     latents = latents.double()
     classes, rows = labels.unique(return_inverse=True)
-    sums = latents.new_zeros(len(classes), latents.shape[1]).index_add_(0, rows, latents)
-    residuals = latents - (sums / rows.bincount()[:, None])[rows]
+    residuals = latents - group_means(latents, rows, len(classes))[rows]
     covariance = residuals.T @ residuals / len(latents)
     variances, directions = torch.linalg.eigh(covariance)
     mean = variances.mean()

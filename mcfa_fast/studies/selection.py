@@ -11,14 +11,8 @@ from sklearn.base import clone
 
 from mcfa_fast.baselines.base import Baseline
 from mcfa_fast.data.folds import ClassFold
-from mcfa_fast.studies.outcomes import (
-    FOLDS,
-    FoldOutcome,
-    combine,
-    fold_outcome,
-    fold_test,
-    selection_folds,
-)
+from mcfa_fast.evaluation.folds import FoldOutcome, combine, fold_outcome
+from mcfa_fast.studies.folds import FOLDS, selection_folds
 
 __all__ = ["Selection", "select"]
 
@@ -100,14 +94,12 @@ def _outcomes(
     fold: ClassFold,
 ) -> list[FoldOutcome]:
     """Outcome of every setting on one fold."""
-    generalized = baseline.task == "gzsl"
-    rows, candidates = fold_test(fold, generalized=generalized)
     path = baseline.score_path(
         features[fold.train],
         fold.labels[fold.train],
         semantics[fold.classes],
         grid,
-        images=features[rows],
-        candidates=candidates,
+        images=features[fold.test],
+        candidates=fold.candidates,
     )
-    return [fold_outcome(scores, fold, generalized=generalized) for scores in path]
+    return [fold_outcome(scores, fold) for scores in path]

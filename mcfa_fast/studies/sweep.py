@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from mcfa_fast import __version__
 from mcfa_fast.config import MCFAConfig, Task
 from mcfa_fast.inference.heads import Method
+from mcfa_fast.studies.folds import FOLDS
 from mcfa_fast.studies.jobs import WORKER_DIED, Finished, in_workers
-from mcfa_fast.studies.outcomes import FOLDS
 from mcfa_fast.studies.space import Range, Space, grid
 from mcfa_fast.studies.sweep_plan import SweepPlan, base_config
 from mcfa_fast.studies.trial_score import FoldRun, FoldTraining, TrialScore

@@ -10,16 +10,11 @@ import numpy as np
 
 from mcfa_fast.config import MCFAConfig
 from mcfa_fast.data.dataset import Dataset
+from mcfa_fast.evaluation.folds import FoldOutcome, combine, fold_outcome
 from mcfa_fast.inference.classifier import MCFAClassifier
 from mcfa_fast.inference.heads import Method
 from mcfa_fast.studies.comparison import load_once
-from mcfa_fast.studies.outcomes import (
-    FoldOutcome,
-    combine,
-    fold_outcome,
-    fold_test,
-    selection_folds,
-)
+from mcfa_fast.studies.folds import selection_folds
 
 __all__ = ["FoldRun", "FoldTraining", "Part", "TrialScore", "parts_of"]
 
@@ -81,11 +76,10 @@ class FoldTraining:
             )
         except FloatingPointError:
             return None
-        tested, candidates = fold_test(fold, generalized=generalized)
         scores = classifier.decision_function(
-            dataset.features[rows[tested]], candidates=candidates, calibration=0.0
+            dataset.features[rows[fold.test]], candidates=fold.candidates, calibration=0.0
         )
-        return fold_outcome(scores, fold, generalized=generalized)
+        return fold_outcome(scores, fold)
 
     def config(self, options: Mapping[str, Any], seed: int) -> MCFAConfig:
         """The configuration of a trial."""
