@@ -11,8 +11,10 @@ import warnings
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
+import optuna
 import pytest
 
 import mcfa_fast as mf
@@ -463,6 +465,20 @@ def test_a_killed_sweep_resumes_without_repeating_trials(kind, tmp_path, in_proc
     whole = run(tmp_path / "whole", **{**KILLED[kind], "jobs": 1})
     assert outcome(resumed.rows) == outcome(whole.rows)
     assert {row.state for row in whole.rows} == {"complete"}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_trial_killed_between_two_parameters_gets_the_same_ones(sampler, tmp_path, monkeypatch):
+    def journal(name):
+        options = {"points": None, "sampler": sampler, "sampler_seed": 0, "prune": False}
+        return Journal(tmp_path / name, {"a": Range(0.0, 1.0), "b": Range(1, 1000)}, **options)
+
+    wanted = journal("whole").begin().params
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.trial.Trial, "suggest_int", Mock(side_effect=KeyboardInterrupt))
+        journal("killed").begin()
+    (trial,) = journal("killed").unfinished()
+    assert trial.params == wanted and set(wanted) == {"a", "b"}
 
 
 # What is refused

@@ -175,7 +175,11 @@ class Journal:
         )
 
     def _suggest(self, trial: Trial) -> Trial:
+        left = self.trials[trial.number]
         for key, distribution in self._distributions.items():
+            if key in left.params and not distribution.single():
+                # A killed process drew it: draw it in vain, so that the others are the same.
+                self.study.sampler.sample_independent(self.study, left, key, distribution)
             if isinstance(distribution, CategoricalDistribution):
                 trial.suggest_categorical(key, distribution.choices)
             else:
