@@ -18,7 +18,7 @@ from mcfa_fast import reference
 
 HARNESS = Path(__file__).resolve().parent / "cuda_harness"
 ORDERS = {"ascending": 0, "descending": 1, "random": 2}
-MISSING_BARRIER, MISSING_WAIT, WRONG_ADDRESS = 1, 2, 3
+MISSING_BARRIER, MISSING_WAIT, WRONG_ADDRESS, MISSING_FENCE = 1, 2, 3, 4
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
@@ -40,8 +40,10 @@ def harness():
 def clean(harness):
     harness.harness_set_order(ORDERS["ascending"], ctypes.c_uint64(0))
     harness.harness_plant(0, b"")
+    harness.harness_set_hopper(0)
     yield
     harness.harness_plant(0, b"")
+    harness.harness_set_hopper(0)
 
 
 def batch(instances, classes, width, dtype, seed=0, ignored=0.1):
@@ -144,6 +146,60 @@ def test_losses_and_gradients_match_the_oracle(harness, dtype, positives):
 @pytest.mark.parametrize("width", [64, 65, 128, 200, 256, 257, 300])
 def test_every_width_has_its_kernel(harness, dtype, width):
     assert_right(dtype, 0.1, *batch(90, 7, width, dtype), positives="in", reduction="mean")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
+def test_each_pair_of_rows_is_visited_once_by_chunks(harness, dtype, order):
+    # Six chunks of 128 rows, the last two partly or wholly of ignored rows.
+    harness.harness_set_order(ORDERS[order], ctypes.c_uint64(5))
+    for width, temperature in ((64, 0.3), (100, 0.1), (256, 0.5)):
+        data = batch(700, 20, width, dtype, ignored=0.3)
+        for positives in ("out", "in"):
+            got = harness_losses(
+                *data,
+                temperature=torch.tensor(temperature),
+                wanted=(True, False, False),
+                positives=positives,
+                reduction="none",
+            )[0]
+            visual, semantic, labels = data
+            expected = reference.contrastive_losses(
+                visual.double(),
+                semantic.double(),
+                labels,
+                temperature=temperature,
+                positives=positives,
+                reduction="none",
+            )[0]
+            error = (got.double() - expected).abs().max() / expected.abs().max()
+            assert error <= allowance(dtype, temperature)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("positives", ["out", "in"])
+@pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
+def test_hoppers_kernels_match_the_oracle(harness, dtype, positives, order):
+    for instances, classes, width, temperature, reduction, normalize in [
+        (250, 3, 64, 0.3, "sum", True),  # more tiles than stages
+        (150, 9, 100, 0.02, "mean", True),
+        (131, 80, 128, 2.0, "none", False),
+        (200, 7, 5, 0.1, "none", True),
+        (1, 1, 4, 0.3, "mean", True),
+        (0, 3, 4, 0.3, "sum", True),
+    ]:
+        data = batch(instances, classes, width, dtype)
+        options = {"positives": positives, "reduction": reduction, "normalize": normalize}
+        harness.harness_set_hopper(1)
+        harness.harness_set_order(ORDERS[order], ctypes.c_uint64(5))
+        harness.harness_clear_calls()
+        ours = assert_right(dtype, temperature, *data, **options)
+        ran = harness.harness_calls(MISSING_BARRIER).decode()
+        assert instances == 0 or "hopper_backward" in ran
+        assert "mma_backward" not in ran
+        harness.harness_set_order(0, ctypes.c_uint64(0))
+        again = losses_and_gradients(harness_losses, *data, temperature, **options)
+        assert all(torch.equal(value, ours[name]) for name, value in again.items())
 
 
 def test_float32_obeys_the_matmul_precision(harness):
@@ -464,15 +520,16 @@ def test_reparameterization_matches_the_oracle(harness, dtype, noise_per_row):
 
 
 def scenarios(dtype):
-    """Several tiles per split and chunks per class; latents too wide for the fused kernels."""
-    if dtype.itemsize == 2:
-        return batch(330, 3, 40, dtype), batch(70, 3, 260, dtype)
-    return batch(200, 3, 24, dtype), batch(70, 3, 260, dtype)
+    """More tiles in a split than stages of shared memory; a running maximum; latents too wide for
+    the fused kernels. With temperatures."""
+    yield 0.3, batch(250, 3, 40, dtype)
+    yield 0.02, batch(150, 3, 24, dtype)
+    yield 0.3, batch(70, 3, 260, dtype)
 
 
 def run_scenarios(dtype):
-    for data in scenarios(dtype):
-        assert_right(dtype, 0.3, *data, positives="in", reduction="none")
+    for temperature, data in scenarios(dtype):
+        assert_right(dtype, temperature, *data, positives="in", reduction="none")
     assert_l1_right(*reconstruction(600, 3, 8, dtype, True), "none")
 
 
@@ -496,17 +553,24 @@ def lines_of(harness, fault, dtype):
 
 
 @pytest.mark.parametrize(
-    ("fault", "dtype"),
+    ("fault", "dtype", "hopper"),
     [
-        (MISSING_BARRIER, torch.float32),
-        (MISSING_BARRIER, torch.bfloat16),
-        (MISSING_WAIT, torch.bfloat16),
-        (WRONG_ADDRESS, torch.bfloat16),
+        (MISSING_BARRIER, torch.float32, False),
+        (MISSING_BARRIER, torch.bfloat16, False),
+        (MISSING_BARRIER, torch.bfloat16, True),
+        (MISSING_WAIT, torch.bfloat16, False),
+        (MISSING_WAIT, torch.bfloat16, True),
+        (WRONG_ADDRESS, torch.bfloat16, False),
+        (WRONG_ADDRESS, torch.bfloat16, True),
+        (MISSING_FENCE, torch.bfloat16, True),
     ],
     ids=str,
 )
-def test_every_planted_mistake_is_caught(harness, fault, dtype):
+def test_every_planted_mistake_is_caught(harness, fault, dtype, hopper):
+    harness.harness_set_hopper(hopper)
     lines = lines_of(harness, fault, dtype)
+    if hopper:
+        lines = [line for line in lines if line.startswith("hopper_")]
     assert lines
     missed = [line for line in lines if not caught(harness, dtype, fault, line)]
     # After its loop a pair kernel waits for copies only so that none outlives the block.

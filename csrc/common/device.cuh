@@ -76,6 +76,12 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
   const int size = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global), "r"(size) : "memory");
 }
+// The same for one number.
+__device__ __forceinline__ void copy_async_number(float* shared, const float* global, bool valid) {
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const int size = valid ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(global), "r"(size) : "memory");
+}
 __device__ __forceinline__ void copy_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -139,6 +145,13 @@ __device__ __forceinline__ uint32_t pack<float16>(float low, float high) {
   return result;
 }
 
+__device__ __forceinline__ uint32_t bits_of(float value) {
+  return __float_as_uint(value);
+}
+__device__ __forceinline__ float from_bits(uint32_t bits) {
+  return __uint_as_float(bits);
+}
+
 __device__ __forceinline__ double widen(double value) {
   return value;
 }
@@ -163,6 +176,20 @@ namespace mcfa_fast {
 template <typename A>
 __device__ __forceinline__ A exp_fast(A x) {
   return exp2_fast(x * A(1.4426950408889634));
+}
+
+// 2^x for |x| < 126 to 3e-6 of itself, without the unit for special functions: 2^n for the nearest integer n, times the
+// minimax polynomial of degree 4 of 2^(x - n).
+__device__ __forceinline__ float exp2_polynomial(float x) {
+  constexpr float kToInteger = 12582912.f;  // 1.5 * 2^23: what is added to it loses its fraction
+  const float integer = x + kToInteger;
+  const float fraction = x - (integer - kToInteger);
+  float power = 0.009570101911f;
+  power = power * fraction + 0.05591786032f;
+  power = power * fraction + 0.2402474483f;
+  power = power * fraction + 0.6931218147f;
+  power = power * fraction + 0.9999992614f;
+  return from_bits(bits_of(power) + (bits_of(integer) << 23));
 }
 
 // `value` rounded to T.

@@ -4,7 +4,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <initializer_list>
+#include <string>
 
 #include "checks.h"
 #include "device.cuh"
@@ -38,6 +40,30 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t share
 // The dynamic shared memory that one block can have on the current device, in bytes.
 inline int64_t shared_memory_limit() {
   return static_cast<int64_t>(at::cuda::getCurrentDeviceProperties()->sharedMemPerBlockOptin);
+}
+
+// Whether to launch `kernel`, one of those with Hopper's own instructions, rather than the one for all GPUs. As long as
+// nobody has measured that they win, it has to be asked for: by MCFA_FAST_HOPPER=on in the environment.
+template <typename Kernel>
+bool takes_hopper_kernel(Kernel* kernel) {
+  static const std::string wish = [] {
+    const char* value = std::getenv("MCFA_FAST_HOPPER");
+    return std::string(value == nullptr ? "off" : value);
+  }();
+  TORCH_CHECK_VALUE(wish == "on" || wish == "off", "MCFA_FAST_HOPPER: expected 'on' or 'off', but got '", wish, "'");
+  if (wish == "off") {
+    return false;
+  }
+  const auto* properties = at::cuda::getCurrentDeviceProperties();
+  TORCH_CHECK_VALUE(
+      properties->major == 9 && properties->minor == 0, "MCFA_FAST_HOPPER: expected a GPU of compute capability 9.0 for "
+      "'on', but got ", properties->name, " of ", properties->major, ".", properties->minor);
+  cudaFuncAttributes attributes;
+  C10_CUDA_CHECK(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)));
+  TORCH_CHECK_VALUE(
+      attributes.ptxVersion >= 90, "MCFA_FAST_HOPPER: expected a build for 9.0a for 'on', but got one for ",
+      MCFA_CUDA_ARCHITECTURES, "; set TORCH_CUDA_ARCH_LIST when building");
+  return true;
 }
 
 // a · b in `type`, which 16-bit factors do not narrow to their own.

@@ -12,9 +12,16 @@ using OptionalTensor = std::optional<Tensor>;
 
 template <int kWidth, typename T>
 void launch_mma_backward(const BackwardPairs<T>& pairs, int64_t splits) {
+  const dim3 grid(blocks_for(pairs.row_count, kMmaRows), static_cast<unsigned>(splits));
+  if constexpr (kWidth <= 128) {
+    if (takes_hopper_kernel(hopper_backward_kernel<T, kWidth>)) {
+      launch(
+          hopper_backward_kernel<T, kWidth>, grid, HopperShape<kWidth>::kThreads, HopperShape<kWidth>::kShared, pairs);
+      return;
+    }
+  }
   launch(
-      mma_backward_kernel<T, kWidth>, dim3(blocks_for(pairs.row_count, kMmaRows), static_cast<unsigned>(splits)),
-      MmaShape<kWidth>::kThreads, MmaShape<kWidth>::kBackwardShared, pairs);
+      mma_backward_kernel<T, kWidth>, grid, MmaShape<kWidth>::kThreads, MmaShape<kWidth>::kBackwardShared, pairs);
 }
 
 template <int kWidth, typename T>

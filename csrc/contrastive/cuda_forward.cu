@@ -10,8 +10,20 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+// Whether each pair of these latents is to be visited once; see mma_symmetric_kernel.
+template <typename T>
+bool by_symmetry(int64_t width, bool same, bool normalized) {
+  return kOnMatrixUnits<T> && !by_library<T>(width) && same && normalized;
+}
+
 template <int kWidth, typename T>
 void launch_mma_forward(const ForwardPairs<T>& pairs, int64_t splits) {
+  if (pairs.by_symmetry) {
+    const auto chunks = SymmetricChunks::of(pairs.row_count);
+    launch(
+        mma_symmetric_kernel<T, kWidth>, static_cast<unsigned>(chunks.pairs()), MmaShape<kWidth>::kThreads,
+        MmaShape<kWidth>::kSymmetricShared, pairs, chunks);
+  }
   launch(
       mma_forward_kernel<T, kWidth>, dim3(blocks_for(pairs.row_count, kMmaRows), static_cast<unsigned>(splits)),
       MmaShape<kWidth>::kThreads, MmaShape<kWidth>::kForwardShared, pairs);
@@ -39,15 +51,20 @@ void launch_pairs(const ForwardPairs<T>& pairs, const DeviceLatents<T>& rows, co
 template <typename T>
 struct RowSums {
   using A = Accumulate<T>;
-  Tensor sums;  // [2 or 4, splits, rows]
+  Tensor sums;       // [2, splits, rows]
+  Tensor positives;  // likewise, of splits of its own
 
   RowSums() = default;
   RowSums(
       const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const int64_t* kept_rows, const int64_t* kept_columns,
-      const SortedLabelsOnDevice* positives, const Tensor& temperature, bool normalized) {
+      const SortedLabelsOnDevice* of_positives, const Tensor& temperature, bool normalized) {
     const bool same = &rows == &columns;
-    const int64_t splits = split_count<T>(rows.rows(), columns.rows(), rows.padded());
-    sums = at::empty({positives == nullptr ? 2 : 4, splits, rows.rows()}, accumulating<T>(rows.values));
+    const bool halved = by_symmetry<T>(rows.padded(), same, normalized);
+    const int64_t parts = split_count<T>(rows.rows(), columns.rows(), rows.padded());
+    const int64_t splits = halved ? std::max(parts, SymmetricChunks::of(rows.rows()).count) : parts;
+    const auto options = accumulating<T>(rows.values);
+    sums = at::empty({2, splits, rows.rows()}, options);
+    positives = of_positives == nullptr ? Tensor() : at::empty({2, parts, rows.rows()}, options);
     if (columns.rows() == 0) {
       sums.zero_();
       return;
@@ -63,22 +80,22 @@ struct RowSums {
         input_pointer<double>(temperature),
         normalized,
         same,
-        positives == nullptr ? nullptr : input_pointer<int64_t>(positives->begin),
-        positives == nullptr ? nullptr : input_pointer<int64_t>(positives->end),
-        part(0),
-        part(1),
-        positives == nullptr ? nullptr : part(2),
-        positives == nullptr ? nullptr : part(3)};
-    launch_pairs(pairs, rows, columns, splits);
+        of_positives == nullptr ? nullptr : input_pointer<int64_t>(of_positives->begin),
+        of_positives == nullptr ? nullptr : input_pointer<int64_t>(of_positives->end),
+        halved,
+        splits,
+        part(sums, 0),
+        part(sums, 1),
+        part(positives, 0),
+        part(positives, 1)};
+    launch_pairs(pairs, rows, columns, parts);
   }
 
-  A* part(int64_t index) const {
-    return output_pointer<A>(sums) + index * sums.size(1) * sums.size(2);
+  static A* part(const Tensor& of, int64_t index) {
+    return of.defined() ? output_pointer<A>(of) + index * of.size(1) * of.size(2) : nullptr;
   }
-  SplitSums<A> view(int64_t index) const {
-    return sums.defined() && index < sums.size(0)
-        ? SplitSums<A>{part(index), part(index + 1), sums.size(1), sums.size(2)}
-        : SplitSums<A>{};
+  static SplitSums<A> view(const Tensor& of) {
+    return of.defined() ? SplitSums<A>{part(of, 0), part(of, 1), of.size(1), of.size(2)} : SplitSums<A>{};
   }
 };
 
@@ -134,8 +151,8 @@ ContrastiveForward forward(
   Tensor sums_of_classes;
   if (vtov) {
     others = RowSums<T>(visual, visual, labels.kept(), labels.kept(), in_form ? &labels : nullptr, temperature, normalize);
-    finish.others = others.view(0);
-    finish.positives = others.view(2);
+    finish.others = others.view(others.sums);
+    finish.positives = others.view(others.positives);
     loss_vtov = per_instance();
     lse_vtov = per_instance();
     lse_positives = in_form ? per_instance() : lse_positives;
@@ -154,7 +171,7 @@ ContrastiveForward forward(
   }
   if (vtos) {
     over_classes = RowSums<T>(visual, semantic, labels.kept(), nullptr, nullptr, temperature, normalize);
-    finish.over_classes = over_classes.view(0);
+    finish.over_classes = over_classes.view(over_classes.sums);
     loss_vtos = per_instance();
     lse_vtos = per_instance();
     finish.vtos = {output_pointer<A>(loss_vtos), output_pointer<A>(lse_vtos), nullptr};
@@ -167,7 +184,7 @@ ContrastiveForward forward(
     launch(
         finish_semantic_kernel<A>, blocks_for(classes, kRowThreads), kRowThreads, 0, classes, tau, normalize, in_form,
         input_pointer<int64_t>(labels.class_begin), input_pointer<int64_t>(labels.class_end),
-        input_pointer<A>(own.of_classes), over_instances.view(0),
+        input_pointer<A>(own.of_classes), over_instances.view(over_instances.sums),
         AnchorResults<A>{output_pointer<A>(loss_stov), output_pointer<A>(lse_stov), nullptr});
   }
   const auto count = [&](int64_t index) { return labels.counts.select(0, index); };

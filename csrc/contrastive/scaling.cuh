@@ -100,9 +100,11 @@ struct ForwardPairs {
   bool same;             // rows and columns are the same, and a row is no column of itself
   const int64_t* begin;  // each row's positives among the columns, null if not wanted
   const int64_t* end;
+  bool by_symmetry;        // where the scaling is bounded, mma_symmetric_kernel computes the sums
+  int64_t splits;          // of the sums; a kernel that takes fewer leaves the rest empty
   Accumulate<T>* largest;  // [splits, rows]
   Accumulate<T>* sum;
-  Accumulate<T>* positive_largest;
+  Accumulate<T>* positive_largest;  // [gridDim.y, rows]
   Accumulate<T>* positive_sum;
 };
 
@@ -178,6 +180,12 @@ struct TileRange {
     const int64_t first = tiles * blockIdx.y / gridDim.y;
     const int64_t last = tiles * (blockIdx.y + 1) / gridDim.y;
     return {first, last < used ? last : used};
+  }
+  // Those with columns of [begin, end).
+  __device__ __forceinline__ TileRange within(int64_t begin, int64_t end, int width) const {
+    const int64_t begin_tile = begin / width;
+    const int64_t end_tile = (end + width - 1) / width;
+    return {first > begin_tile ? first : begin_tile, last < end_tile ? last : end_tile};
   }
 };
 

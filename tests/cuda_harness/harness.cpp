@@ -24,13 +24,15 @@ struct Settings {
   uint64_t seed = 0;
   Fault fault = Fault::kNone;
   std::string fault_at;             // "file:line"
-  std::map<std::string, int64_t> calls[4];  // by kind of fault
+  std::map<std::string, int64_t> calls[kFaults];
+  bool hopper = false;
 };
 Settings settings;
 
 struct Copy {
   void* shared;
   const void* global;
+  size_t size;
   bool valid;
 };
 
@@ -47,7 +49,8 @@ struct Fiber {
   State state = State::kReady;
   Position position;
   std::vector<std::vector<Copy>> copies;  // groups, the last still open
-  int64_t exchanges = 0;
+  std::vector<std::vector<std::function<void()>>> products;  // likewise
+  bool may_multiply = false;  // since a fence
 };
 
 // What a warp's lanes hand over. Two slots in turn, so that the next exchange does not overwrite what is being read.
@@ -98,31 +101,45 @@ void resume(Fiber& fiber) {
   setcontext(&fiber.start);
 }
 
-void perform(const std::vector<Copy>& copies) {
+// Who wrote each 16 bytes of shared memory by a copy that the matrix unit may not see yet: a thread's number, or -1.
+std::vector<int> unpublished;
+
+void perform(Fiber& fiber, const std::vector<Copy>& copies) {
   for (const auto& copy : copies) {
     if (copy.valid) {
-      std::memcpy(copy.shared, copy.global, 16);
+      std::memcpy(copy.shared, copy.global, copy.size);
     } else {
-      std::memset(copy.shared, 0, 16);
+      std::memset(copy.shared, 0, copy.size);
     }
+    const auto place = static_cast<char*>(copy.shared) - shared_memory();
+    unpublished[place / 16] = static_cast<int>(fiber.position.thread.x);
   }
+}
+
+// What happens now, rather than as late as the program allows.
+bool at_once() {
+  return settings.order == Order::kDescending || (settings.order == Order::kRandom && generator() % 2 == 0);
 }
 
 // The block's shared memory lies between guards, so that a small overrun is noticed too.
 constexpr size_t kGuard = 256;
 constexpr unsigned char kPoison = 0xff;  // NaN in every floating dtype
 
+// It begins 16 bytes after a multiple of 1024, for a kernel cannot count on more.
+constexpr size_t kAlignment = 1024;
+
 char* shared_begin() {
   const auto address = reinterpret_cast<uintptr_t>(shared.data()) + kGuard;
-  return reinterpret_cast<char*>((address + 15) / 16 * 16);
+  return reinterpret_cast<char*>((address + kAlignment - 1) / kAlignment * kAlignment + 16);
 }
 
 size_t shared_size() {
-  return shared.size() - 2 * kGuard - 16;
+  return shared.size() - 2 * kGuard - kAlignment - 16;
 }
 
 void run_block(dim3 block, dim3 blocks, int threads) {
   std::fill(shared.begin(), shared.end(), static_cast<char>(kPoison));
+  unpublished.assign(shared_size() / 16 + 1, -1);
   threads_in_block = threads;
   warps.assign((threads + 31) / 32, Warp());
   while (static_cast<int>(fibers.size()) < threads) {
@@ -137,7 +154,8 @@ void run_block(dim3 block, dim3 blocks, int threads) {
     fiber.position.threads = dim3(threads, 1, 1);
     fiber.position.blocks = blocks;
     fiber.copies.assign(1, {});
-    fiber.exchanges = 0;
+    fiber.products.assign(1, {});
+    fiber.may_multiply = false;
   }
   std::vector<int> order(threads);
   std::iota(order.begin(), order.end(), 0);
@@ -186,6 +204,12 @@ void run_block(dim3 block, dim3 blocks, int threads) {
       }
     } else if (!progress) {
       error = "a warp's threads do not meet: some are in an instruction of the whole warp that others never reach";
+      return;
+    }
+  }
+  for (int thread = 0; thread < threads; ++thread) {
+    if (fibers[thread]->products.size() > 1 || !fibers[thread]->products.back().empty()) {
+      error = "a thread that ended without waiting for its products";
       return;
     }
   }
@@ -263,15 +287,14 @@ const char* exchange(const char* kind, const void* value, size_t size) {
   return slot;
 }
 
-void copy_later(void* target, const void* global, bool valid) {
-  check_shared(target, 16, "cp.async");
-  if (reinterpret_cast<uintptr_t>(target) % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0) {
-    fail("cp.async: an address that is not a multiple of 16");
+void copy_later(void* target, const void* global, size_t size, bool valid) {
+  check_shared(target, size, "cp.async");
+  if (reinterpret_cast<uintptr_t>(target) % size != 0 || reinterpret_cast<uintptr_t>(global) % size != 0) {
+    fail("cp.async: an address that is not a multiple of the size");
   }
-  const Copy copy{target, global, valid};
-  const bool now = settings.order == Order::kDescending || (settings.order == Order::kRandom && generator() % 2 == 0);
-  if (now) {
-    perform({copy});
+  const Copy copy{target, global, size, valid};
+  if (at_once()) {
+    perform(*current, {copy});
   } else {
     current->copies.back().push_back(copy);
   }
@@ -284,7 +307,63 @@ void commit_copies() {
 void wait_for_copies(int pending) {
   auto& groups = current->copies;
   while (static_cast<int>(groups.size()) - 1 > pending) {
-    perform(groups.front());
+    perform(*current, groups.front());
+    groups.erase(groups.begin());
+  }
+}
+
+bool hopper() {
+  return settings.hopper;
+}
+
+void publish_shared() {
+  for (int& writer : unpublished) {
+    writer = writer == static_cast<int>(current->position.thread.x) ? -1 : writer;
+  }
+}
+
+uint32_t shared_address(const void* pointer) {
+  check_shared(pointer, 0, "wgmma");
+  return static_cast<uint32_t>(static_cast<const char*>(pointer) - (shared_begin() - 16));
+}
+
+const char* at_shared_address(uint32_t address) {
+  const char* pointer = shared_begin() - 16 + address;
+  check_shared(pointer, 2, "wgmma");
+  if (unpublished[(pointer - shared_begin()) / 16] >= 0) {
+    fail("wgmma: shared memory that was copied there without a fence before the barrier");
+  }
+  return pointer;
+}
+
+void begin_products() {
+  current->may_multiply = true;
+}
+
+void multiply_later(std::function<void()> product) {
+  if (!current->may_multiply) {
+    fail("wgmma: no fence before the first product of a group");
+  }
+  auto& groups = current->products;
+  const bool none_before = groups.size() == 1 && groups.back().empty();  // products follow one another
+  if (none_before && at_once()) {
+    product();
+  } else {
+    groups.back().push_back(std::move(product));
+  }
+}
+
+void commit_products() {
+  current->may_multiply = false;
+  current->products.emplace_back();
+}
+
+void wait_for_products(int pending) {
+  auto& groups = current->products;
+  while (static_cast<int>(groups.size()) - 1 > pending) {
+    for (const auto& product : groups.front()) {
+      product();
+    }
     groups.erase(groups.begin());
   }
 }
@@ -296,7 +375,7 @@ void run(dim3 blocks, int threads, int64_t shared_bytes, const std::function<voi
   body = &thread;
   error.clear();
   generator.seed(settings.seed);
-  shared.assign(shared_bytes + 2 * kGuard + 16, 0);
+  shared.assign(shared_bytes + 2 * kGuard + kAlignment + 16, 0);
   for (unsigned z = 0; z < blocks.z; ++z) {
     for (unsigned y = 0; y < blocks.y; ++y) {
       for (unsigned x = 0; x < blocks.x && error.empty(); ++x) {
@@ -323,6 +402,10 @@ __attribute__((visibility("default"))) void harness_set_order(int order, uint64_
 __attribute__((visibility("default"))) void harness_plant(int fault, const char* at) {
   harness::settings.fault = static_cast<harness::Fault>(fault);
   harness::settings.fault_at = at;
+}
+
+__attribute__((visibility("default"))) void harness_set_hopper(int wanted) {
+  harness::settings.hopper = wanted != 0;
 }
 
 __attribute__((visibility("default"))) void harness_clear_calls() {

@@ -7,7 +7,7 @@
 // barrier or takes another path through a warp's instruction is an error.
 //
 // For tests of the harness itself, a fault can be planted at one call: a barrier left out, a copy that is not waited
-// for, an address 16 bytes off. The call is named by its source line, so the kernels carry no trace of it.
+// for, an address 16 bytes (or one number) off, a fence left out. The call is named by its source line, so the kernels carry no trace of it.
 #pragma once
 
 #include <cmath>
@@ -51,7 +51,8 @@ char* shared_memory();
 // Whether [address, address + size) lies in the block's shared memory; an error otherwise.
 void check_shared(const void* address, size_t size, const char* what);
 
-enum class Fault { kNone, kMissingBarrier, kMissingWait, kWrongAddress };
+enum class Fault { kNone, kMissingBarrier, kMissingWait, kWrongAddress, kMissingFence };
+constexpr int kFaults = 5;
 // Whether the planted fault is here. Every call of `fault`'s kind is remembered under its line.
 bool faulty(Fault fault, const char* file, int line);
 
@@ -61,7 +62,7 @@ void block_barrier();
 // kind of instruction; valid until the next one.
 const char* exchange(const char* kind, const void* value, size_t size);
 
-void copy_later(void* shared, const void* global, bool valid);
+void copy_later(void* shared, const void* global, size_t size, bool valid);
 void commit_copies();
 void wait_for_copies(int pending);
 
@@ -107,7 +108,12 @@ inline void copy_async(
     void* shared, const void* global, bool valid, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   const bool off = harness::faulty(harness::Fault::kWrongAddress, file, line);
   const auto from = reinterpret_cast<uintptr_t>(global) ^ (off ? 16 : 0);
-  harness::copy_later(shared, reinterpret_cast<const void*>(from), valid);
+  harness::copy_later(shared, reinterpret_cast<const void*>(from), 16, valid);
+}
+inline void copy_async_number(
+    float* shared, const float* global, bool valid, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  const bool off = harness::faulty(harness::Fault::kWrongAddress, file, line);
+  harness::copy_later(shared, reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(global) ^ (off ? 4 : 0)), 4, valid);
 }
 inline void copy_async_commit() {
   harness::commit_copies();
@@ -210,6 +216,17 @@ void multiply_accumulate(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
 template <typename T>
 uint32_t pack(float low, float high) {
   return harness_detail::round_to(T(), low) | static_cast<uint32_t>(harness_detail::round_to(T(), high)) << 16;
+}
+
+inline uint32_t bits_of(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+inline float from_bits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
 }
 
 inline double widen(double value) {

@@ -14,6 +14,9 @@ namespace harness {
 
 void run(dim3 blocks, int threads, int64_t shared, const std::function<void()>& thread);
 
+// Whether the tests want Hopper's kernels.
+bool hopper();
+
 }  // namespace harness
 
 namespace mcfa_fast {
@@ -27,6 +30,11 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t share
 
 inline int64_t shared_memory_limit() {
   return 227 * 1024;  // Hopper's
+}
+
+template <typename Kernel>
+bool takes_hopper_kernel(Kernel*) {
+  return harness::hopper();
 }
 
 inline at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {

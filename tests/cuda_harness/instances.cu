@@ -66,9 +66,11 @@ namespace mcfa_fast {
       const A*, const A*, const A*, const A*, A*);                                                                 \
   template __global__ void simt_forward_kernel<A>(const ForwardPairs<A>);
 #define MCFA_SIMT(A, kWidth) template __global__ void simt_backward_kernel<A, kWidth>(const BackwardPairs<A>);
-#define MCFA_MMA(T, kWidth)                                                          \
-  template __global__ void mma_forward_kernel<T, kWidth>(const ForwardPairs<T>);     \
+#define MCFA_MMA(T, kWidth)                                                                                        \
+  template __global__ void mma_forward_kernel<T, kWidth>(const ForwardPairs<T>);                                   \
+  template __global__ void mma_symmetric_kernel<T, kWidth>(const ForwardPairs<T>, const SymmetricChunks);          \
   template __global__ void mma_backward_kernel<T, kWidth>(const BackwardPairs<T>);
+#define MCFA_HOPPER(T, kWidth) template __global__ void hopper_backward_kernel<T, kWidth>(const BackwardPairs<T>);
 
 MCFA_ROWS(float)
 MCFA_ROWS(double)
@@ -86,5 +88,9 @@ MCFA_MMA(float16, 256)
 MCFA_MMA(bfloat16, 64)
 MCFA_MMA(bfloat16, 128)
 MCFA_MMA(bfloat16, 256)
+MCFA_HOPPER(float16, 64)
+MCFA_HOPPER(float16, 128)
+MCFA_HOPPER(bfloat16, 64)
+MCFA_HOPPER(bfloat16, 128)
 
 }  // namespace mcfa_fast
