@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,23 @@ def test_evaluate_with_a_calibration_moves_from_seen_to_unseen(run_dir):
     assert result.exit_code == 0, result.output
     seen = [line.split("│")[3].strip() for line in result.output.splitlines() if "softmax" in line]
     assert seen == ["0.0"]
+
+
+def test_evaluate_takes_no_class_for_unseen_that_was_trained_on(run_dir):
+    """The run's unseen digits are 3, 4 and 8; those of the two splits 4 and 8, and 0, 3 and 6."""
+    assert invoke("evaluate", run_dir, "--split", "8/2:seed=16").exit_code == 0
+    result = invoke("evaluate", run_dir, "--split", "7/3:1")
+    assert result.exit_code == 1
+    assert "the run was trained on its unseen classes '0' (0), '6' (6)" in result.stderr
+
+
+def test_a_refused_run_leaves_the_folder_as_it_is(run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    result = invoke("train", "--split", "7/3:1", *ONE_EPOCH, "--run-dir", tmp_path / "run")
+    assert result.exit_code == 1 and "belongs to a different run" in result.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")} == before
+    assert invoke("evaluate", tmp_path / "run").exit_code == 0
 
 
 @pytest.mark.parametrize("method", ["softmax", "nearest"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,8 +11,9 @@ import pytest
 from data_helpers import write_folder
 from typer.testing import CliRunner
 
-from mcfa_fast import data
+from mcfa_fast import data, presets
 from mcfa_fast.cli import app
+from mcfa_fast.studies import METHODS
 
 ARGUMENTS = ["benchmark", "--methods", "ridge,sae", "--splits", "7/3:0,7/3:1", "--seeds", "0"]
 
@@ -64,6 +66,30 @@ def test_a_finished_comparison_is_not_run_again(folder):
     assert result.exit_code == 0, result.output
     assert (folder / "jobs.jsonl").read_bytes() == before
     assert "H less that of sae" in (folder / "table.md").read_text()
+
+
+def test_refuses_results_that_are_out_of_date(folder, tmp_path, monkeypatch):
+    """Of a method that is asked for, or only one more row of the tables."""
+    shutil.copytree(folder, tmp_path / "x")
+    monkeypatch.setitem(METHODS["sae"].grid, "direction", ("encode",))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "x").iterdir()}
+    for methods in ("ridge,sae", "ridge"):
+        result = invoke(*ARGUMENTS, "--methods", methods, "--out", tmp_path / "x")
+        assert result.exit_code == 1
+        assert "4 of 8 results are out of date, the first: sae 7/3:0 zsl 0" in result.stderr
+        assert "direction was ['encode', 'decode'] and is ['encode']" in result.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "x").iterdir()} == before
+
+
+def test_refuses_results_of_an_earlier_preset(tmp_path, monkeypatch):
+    monkeypatch.setitem(presets._BEST, "epochs", 1)
+    arguments = ["--methods", "mcfa-best", "--tasks", "zsl", "--splits", "7/3:0"]
+    result = invoke("benchmark", *arguments, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    monkeypatch.undo()
+    result = invoke("benchmark", *arguments, "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "config.epochs was 1 and is 8" in result.stderr
 
 
 def test_a_killed_comparison_resumes_to_the_same(folder, tmp_path):

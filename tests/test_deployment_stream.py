@@ -118,6 +118,11 @@ def test_bad_files(classifier, tmp_path, features, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_file(classifier, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"in\.npy: missing"):
+        classify_file(classifier, tmp_path / "in.npy", tmp_path / "out")
+
+
 def test_bad_options(classifier, tmp_path):
     np.save(tmp_path / "in.npy", IMAGES)
     with pytest.raises(ValueError, match="top: expected 1 or more, got 0"):

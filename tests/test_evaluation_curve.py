@@ -85,6 +85,19 @@ def test_with_one_class_of_either_kind_the_area_is_the_roc_area():
     assert curve.area == pytest.approx(roc_auc_score(labels == 0, scores[:, 0] - scores[:, 1]))
 
 
+def test_rounding_never_exceeds_one():
+    """Right in every row, with numbers of rows whose shares are not exact."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        labels = np.repeat(CLASSES, rng.integers(5, 60, size=len(CLASSES)))
+        scores = rng.uniform(size=(len(labels), len(CLASSES))) + 2 * (labels[:, None] == CLASSES)
+        curve = seen_unseen_curve(scores, labels, CLASSES, SEEN)
+        best = curve.best()
+        assert best.seen == pytest.approx(1) and best.unseen == pytest.approx(1)
+        assert max(best[1:]) <= 1 and 1 - 1e-12 <= curve.area <= 1
+        assert curve.seen.max() <= 1 and curve.unseen.max() <= 1
+
+
 def test_an_exact_tie_goes_to_the_unseen_class():
     curve = seen_unseen_curve([[0.5, 0.0], [0.5, 0.0]], [0, 1], [0, 1], [0])
     assert curve.at(0.5)[1:3] == (0.0, 1.0)

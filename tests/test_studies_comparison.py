@@ -8,7 +8,8 @@ import pytest
 import torch
 from zero_shot_data import NEW, SEEN, UNSEEN, config, make_images, make_semantics
 
-from mcfa_fast import data
+import mcfa_fast as mf
+from mcfa_fast import data, presets
 from mcfa_fast.baselines import Ridge
 from mcfa_fast.data.splits import Rows, RowSplits
 from mcfa_fast.evaluation import evaluate
@@ -18,14 +19,16 @@ from mcfa_fast.studies import (
     BaselineMethod,
     Comparison,
     MCFAMethod,
+    comparison,
     plan,
     resolve_methods,
     resolve_splits,
     select,
 )
 from mcfa_fast.studies import methods as module
-from mcfa_fast.studies.comparison import data_fingerprint
+from mcfa_fast.studies.comparison import data_fingerprint, job_identity
 from mcfa_fast.training.checkpoint import read_checkpoint
+from mcfa_fast.training.run_folder import changes
 
 DIGITS = data.load("digits")
 
@@ -166,6 +169,55 @@ def test_work_gives_rows(task, tmp_path):
     assert row["classifier"] == "ridge" and set(row["chosen"]) == {"penalty", "validation_score"}
     assert ("harmonic" in row) == (task == "gzsl")
     assert row == json.loads(json.dumps(row, allow_nan=False))
+
+
+def identity(method, task="zsl"):
+    """As it is read back from a file."""
+    job = {"method": method, "split": "7/3:0", "task": task, "seed": 3}
+    return json.loads(json.dumps(job_identity({"labels": "of AID"}, job), allow_nan=False))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_identity_has_every_option(name, task):
+    found, method = identity(name, task), METHODS[name]
+    assert (found["version"], found["data"]) == (mf.__version__, {"labels": "of AID"})
+    found = found["method"]
+    assert found["rows"] == list(method.rows)
+    if isinstance(method, MCFAMethod):
+        config = mf.MCFAConfig.model_validate(found["config"])
+        assert config == method.config(task, 3) and (config.task, config.seed) == (task, 3)
+        assert found["config"].keys() == mf.MCFAConfig.model_fields.keys()
+    else:
+        grid = {key: list(values) for key, values in method.grid.items()}
+        assert (found["estimator"], found["grid"]) == (method.estimator.__name__, grid)
+        # The job or the choice on folds sets the others.
+        parameters = method.estimator(task=task).get_params()
+        others = parameters.keys() - grid.keys() - {"seed", "device", "calibration"}
+        assert found["parameters"] == {key: parameters[key] for key in others}
+
+
+def test_identity_follows_presets_and_methods(monkeypatch):
+    names = ("mcfa-best", "mcfa-paper", "mcfa-batch-256", "ale", "ridge")
+    before = {name: identity(name) for name in names}
+
+    def changed():
+        texts = {name: changes(before[name], identity(name)) for name in names}
+        monkeypatch.undo()
+        return {name: text for name, text in texts.items() if text}
+
+    monkeypatch.setitem(presets._BEST, "epochs", 9)
+    assert changed() == {"mcfa-best": ["method.config.epochs was 8 and is 9"]}
+    monkeypatch.setitem(presets._TASK["zsl"], "unseen_latents", 100)
+    text = ["method.config.unseen_latents was 200 and is 100"]
+    assert changed() == dict.fromkeys(["mcfa-best", "mcfa-paper", "mcfa-batch-256"], text)
+    monkeypatch.setitem(METHODS["mcfa-batch-256"].options, "batch_size", 128)
+    assert changed() == {"mcfa-batch-256": ["method.config.batch_size was 256 and is 128"]}
+    monkeypatch.setitem(METHODS["ridge"].grid, "penalty", (1.0,))
+    assert [text.split(" was")[0] for text in changed()["ridge"]] == ["method.grid.penalty"]
+    monkeypatch.setitem(METHODS["ale"].estimator.__init__.__kwdefaults__, "batch_size", 32)
+    assert changed() == {"ale": ["method.parameters.batch_size was 64 and is 32"]}
+    monkeypatch.setattr(comparison, "METHODS", {name: METHODS[name] for name in names[:-1]})
+    assert changed()["ridge"][0].endswith("and is None")
 
 
 def test_plan_has_every_combination():

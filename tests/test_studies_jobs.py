@@ -85,6 +85,54 @@ def test_finished_jobs_are_skipped_and_failed_ones_tried_again(tmp_path):
     assert all(r.error is None for r in results)
 
 
+def test_results_are_kept_with_what_they_depend_on(tmp_path):
+    path = tmp_path / "jobs"
+    options = {1: {"grid": (1, 2), "rate": 0.1}, 2: {"grid": (3,)}}
+    log = JobLog(path, lambda job: {"options": options[job["number"]], "version": "a"})
+    run_jobs(jobs(1, 2), square, log)
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert {line["job"]["number"]: line["identity"] for line in lines} == {
+        1: {"options": {"grid": [1, 2], "rate": 0.1}, "version": "a"},
+        2: {"options": {"grid": [3]}, "version": "a"},
+    }
+    again = JobLog(path, log.identity)
+    assert again.results == log.results and all(map(again.finished, jobs(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epochs": 8, "seed": 1}, "epochs was 5 and is 8"),
+        ({"epochs": 5}, "seed was 1 and is None"),
+        ({"epochs": 5, "seed": 1, "new": True}, "new was None and is True"),
+        ({"epochs": 8, "seed": 2}, "epochs was 5 and is 8; seed was 1 and is 2"),
+    ],
+)
+def test_results_out_of_date_are_refused(changed, message, tmp_path):
+    path = tmp_path / "jobs"
+    identity = {"options": {"epochs": 5, "seed": 1}}
+    log = JobLog(path)
+    for job in jobs(1, 2):
+        log.append(JobResult(job, [], None, 0.5, identity))
+    before = path.read_bytes()
+
+    def now(job):
+        return {"options": changed} if job["number"] == 2 else identity
+
+    message = "; options.".join(message.split("; "))
+    with pytest.raises(ValueError, match=rf"1 of 2 .* first: 2 \(options\.{message}\)\. Choose"):
+        JobLog(path, now)
+    assert path.read_bytes() == before
+
+
+def test_failed_jobs_are_run_again_whatever_they_depended_on(tmp_path):
+    path = tmp_path / "jobs"
+    JobLog(path).append(JobResult({"number": 3}, [], "some error", 0.5, {"epochs": 1}))
+    run_jobs(jobs(3), square, JobLog(path, lambda job: {"epochs": 2}))
+    (result,) = JobLog(path, lambda job: {"epochs": 2}).results
+    assert result.error is None and result.identity == {"epochs": 2}
+
+
 def test_trouble_of_one_job_leaves_the_others(tmp_path):
     log = JobLog(tmp_path / "jobs")
     kinds = {1: "raise", 2: "die", 3: "nan", 4: "array", 5: None, 6: "die", 7: None}

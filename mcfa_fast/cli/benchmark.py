@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -37,7 +38,7 @@ from mcfa_fast.studies import (
     run_jobs,
     to_markdown,
 )
-from mcfa_fast.studies.comparison import data_fingerprint
+from mcfa_fast.studies.comparison import data_fingerprint, job_identity
 from mcfa_fast.studies.jobs import Job
 from mcfa_fast.studies.report import Table, check_against
 from mcfa_fast.training.checkpoint import write_atomically
@@ -85,7 +86,9 @@ def benchmark(
 
     Leaves results.csv, one line per run, and table.md: means over splits, and differences to one
     method with their confidence intervals. A killed comparison resumes; runs that failed are tried
-    again. More methods, splits or seeds can be added later to the same folder.
+    again. More methods, splits or seeds can be added later to the same folder. A folder is refused
+    when its results are of other data, of another version, or of a method whose options have
+    changed.
     """
     with errors_as_messages():
         dataset = load_data({"data": data, "features": features, "semantics": semantics})
@@ -96,8 +99,9 @@ def benchmark(
             raise ValueError("splits: expected at least one run, but the data has no splits")
         out = out or Path("runs") / f"benchmark-{dataset.name}"
         out.mkdir(parents=True, exist_ok=True)
-        claim(out / "benchmark.json", {"version": mf.__version__, **data_fingerprint(dataset)})
-        log = JobLog(out / "jobs.jsonl")
+        fingerprints = data_fingerprint(dataset)
+        claim(out / "benchmark.json", {"version": mf.__version__, **fingerprints})
+        log = JobLog(out / "jobs.jsonl", partial(job_identity, fingerprints))
         classifiers = [name + suffix for name in names for suffix in METHODS[name].rows]
         check_against(against, [*classifiers, *(row.classifier for row in rows_of(log.results))])
         work = Comparison(data, features, semantics, out / "runs", device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Optional
 
+import numpy as np
 import typer
 
 from mcfa_fast.cli.common import (
@@ -18,6 +19,7 @@ from mcfa_fast.cli.common import (
     read_source,
 )
 from mcfa_fast.cli.tables import class_table, summary_table
+from mcfa_fast.data.checks import describe_classes
 from mcfa_fast.evaluation import evaluate as evaluate_classifier
 
 
@@ -26,7 +28,10 @@ def evaluate(
     data: Annotated[
         Optional[str], typer.Option(help="Where the run's data lies now, if it has moved.")
     ] = None,
-    split: Annotated[Optional[str], typer.Option(help="Another split of the same classes.")] = None,
+    split: Annotated[
+        Optional[str],
+        typer.Option(help="Another split, whose unseen classes are unseen in the run, too."),
+    ] = None,
     calibration: CalibrationOption = None,
     device: DeviceOption = "cpu",
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class.")] = False,
@@ -38,6 +43,12 @@ def evaluate(
         dataset = load_data(source | ({"data": data} if data else {}))
         generalized = classifier.config_.task == "gzsl"
         chosen = dataset.split(split or source["split"], generalized=generalized)
+        trained = np.intersect1d(chosen.unseen_classes, classifier.seen_classes_)
+        if trained.size:
+            names = describe_classes(trained, dataset.class_names)
+            raise ValueError(
+                f"split {chosen.name!r}: the run was trained on its unseen classes {names}"
+            )
         results = {
             method.value: evaluate_classifier(
                 classifier.set_params(method=method.value), dataset, chosen

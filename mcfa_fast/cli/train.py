@@ -111,10 +111,6 @@ def train_and_report(
     device: str,
     source: dict[str, Any] | None = None,
 ) -> None:
-    if source is not None:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(source | {"split": split}, indent=2) + "\n"
-        write_atomically(run_dir / DATA_FILE, lambda file: file.write(content.encode()))
     if config.sampler == "episodic" and device == "cpu":
         # Batches of some dozen instances are too small to share out: threads would only wait.
         torch.set_num_threads(1)
@@ -122,6 +118,9 @@ def train_and_report(
     results = run_experiment(
         config, dataset, split, run_dir=run_dir, device=device, progress=console.is_terminal
     )
+    if source is not None:  # not before: the folder may be that of another run
+        content = json.dumps(source | {"split": split}, indent=2) + "\n"
+        write_atomically(run_dir / DATA_FILE, lambda file: file.write(content.encode()))
     console.print(summary_table(results))
     seconds = time.perf_counter() - start
     kept = f"; everything about it is in {run_dir}" if source is not None else ""

@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal, NamedTuple, get_args
 import numpy as np
 
 from mcfa_fast.data.errors import DatasetError
-from mcfa_fast.data.files import read_npy
+from mcfa_fast.data.files import read_npy, require
 from mcfa_fast.inference.classifier import MCFAClassifier
 from mcfa_fast.training.checkpoint import write_atomically
 
@@ -106,7 +106,7 @@ def classify_file(
 
 
 def _rows(path: Path, width: int) -> int:
-    shape = read_npy(path, memory_map=True).shape
+    shape = read_npy(require(path, "the features to classify"), memory_map=True).shape
     if len(shape) != 2 or shape[1] != width or shape[0] == 0:
         raise DatasetError(f"{path}: expected shape [N, {width}] with N >= 1, got {list(shape)}")
     return shape[0]

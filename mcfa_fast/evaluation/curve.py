@@ -71,7 +71,8 @@ class SeenUnseenCurve:
     @property
     def area(self) -> float:
         """Area under the curve of seen (vertical) over unseen accuracy (AUSUC), in 0..1."""
-        return float(np.sum(np.diff(self.unseen) * (self.seen[1:] + self.seen[:-1])) / 2)
+        area = np.sum(np.diff(self.unseen) * (self.seen[1:] + self.seen[:-1])) / 2
+        return min(float(area), 1.0)  # not above by rounding
 
 
 def best_calibration(curves: Sequence[SeenUnseenCurve]) -> tuple[float, float]:
@@ -161,10 +162,11 @@ def seen_unseen_curve(
     breakpoints, position = np.unique(gap[right], return_inverse=True)
     lost = np.bincount(position, weight[right] * seen_row[right], minlength=len(breakpoints))
     won = np.bincount(position, weight[right] * ~seen_row[right], minlength=len(breakpoints))
+    # Sums of shares are above 1 by rounding where every row is right.
     return SeenUnseenCurve(
         breakpoints=breakpoints,
-        seen=np.append(lost[::-1].cumsum()[::-1], 0.0),
-        unseen=np.append(0.0, won.cumsum()),
+        seen=np.append(lost[::-1].cumsum()[::-1], 0.0).clip(max=1),
+        unseen=np.append(0.0, won.cumsum()).clip(max=1),
     )
 
 

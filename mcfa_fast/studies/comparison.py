@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import torch
 
-from mcfa_fast import data
+from mcfa_fast import __version__, data
 from mcfa_fast.config import Task
 from mcfa_fast.data.chunks import row_chunks
 from mcfa_fast.data.dataset import Dataset
@@ -22,7 +22,15 @@ from mcfa_fast.studies.jobs import Job
 from mcfa_fast.studies.methods import METHODS
 from mcfa_fast.training.run_folder import fingerprint
 
-__all__ = ["Comparison", "data_fingerprint", "load_once", "plan", "resolve_splits", "split_ratio"]
+__all__ = [
+    "Comparison",
+    "data_fingerprint",
+    "job_identity",
+    "load_once",
+    "plan",
+    "resolve_splits",
+    "split_ratio",
+]
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,27 @@ def data_fingerprint(dataset: Dataset) -> dict[str, str]:
         "labels": fingerprint([torch.from_numpy(dataset.labels)]),
         "semantics": fingerprint([torch.from_numpy(dataset.semantics)]),
         "splits": splits or "none",
+    }
+
+
+def job_identity(fingerprints: Mapping[str, str], job: Job) -> dict[str, Any]:
+    """What the results of a comparison's job depend on besides the job, as values JSON knows.
+
+    Not the device: a comparison may go on on another one.
+
+    Args:
+        fingerprints: what :func:`data_fingerprint` says.
+        job: one of :func:`plan`, perhaps of a method that there is no more.
+
+    Example:
+        >>> job_identity({}, plan(["ridge"], ["20/10:0"], ["zsl"], [0])[0])["method"]["estimator"]
+        'Ridge'
+    """
+    method = METHODS.get(job["method"])
+    return {
+        "version": __version__,
+        "data": dict(fingerprints),
+        "method": method and method.identity(job["task"], job["seed"]),
     }
 
 

@@ -7,20 +7,22 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from mcfa_fast.training.checkpoint import CheckpointError
+from mcfa_fast.training.run_folder import changes
 
 __all__ = ["WORKER_DIED", "Finished", "JobLog", "JobResult", "in_workers", "run_jobs"]
 
@@ -40,12 +42,14 @@ class JobResult:
         rows: its results; empty if it failed.
         error: why it failed, a traceback for an exception; None if it did not.
         seconds: how long it took.
+        identity: what the results depend on besides the job, see :class:`JobLog`.
     """
 
     job: Job
     rows: list[dict[str, Any]]
     error: str | None
     seconds: float
+    identity: dict[str, Any] = field(default_factory=dict)
 
 
 class JobLog:
@@ -54,21 +58,41 @@ class JobLog:
     A line that a crash has cut off is dropped; its job counts as not run. One process at a time
     may write a log.
 
+    Every result is kept with what it depends on. A file in which that has changed since is refused,
+    so that results are not mixed with others that mean something else.
+
     Args:
         path: the file; created with its folder when the first result is written.
+        identity: gives what the results of a job depend on besides the job, by name, as values that
+            JSON knows; None is nothing.
 
     Raises:
         CheckpointError: when a line before the last one is damaged.
+        ValueError: when results in the file are out of date; it names what has changed.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "jobs.jsonl"
+        >>> log = JobLog(path, lambda job: {"epochs": 8})
+        >>> log.append(JobResult({"seed": 0}, [], None, 1.0, log.identity({"seed": 0})))
+        >>> JobLog(path, lambda job: {"epochs": 8}).finished({"seed": 0})
+        True
+        >>> JobLog(path, lambda job: {"epochs": 16})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: ...: 1 of 1 results are out of date, the first: 0 (epochs was 8 and is 16)...
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path, identity: Callable[[Job], Mapping[str, Any]] | None = None
+    ) -> None:
+        self._path, self._identity = path, identity
         self._results: dict[str, JobResult] = {}
         for number, line in enumerate(whole_lines(path), 1):
             try:
                 self._keep(JobResult(**json.loads(line)))
             except (ValueError, TypeError) as error:
                 raise CheckpointError(f"{path}, line {number}: damaged, not a result") from error
+        self._check()
 
     @property
     def results(self) -> list[JobResult]:
@@ -80,6 +104,11 @@ class JobLog:
         result = self._results.get(_key(job))
         return result is not None and result.error is None
 
+    def identity(self, job: Job) -> dict[str, Any]:
+        """What the results of a job depend on now."""
+        found = {} if self._identity is None else self._identity(job)
+        return json.loads(json.dumps(found))  # lists for tuples, as when it is read back
+
     def append(self, result: JobResult) -> None:
         """Record a result."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +117,19 @@ class JobLog:
             file.flush()
             os.fsync(file.fileno())
         self._keep(result)
+
+    def _check(self) -> None:
+        finished = [result for result in self._results.values() if result.error is None]
+        texts = [(r.job, changes(r.identity, self.identity(r.job))) for r in finished]
+        stale = [(job, differences) for job, differences in texts if differences]
+        if stale:
+            job, differences = stale[0]
+            told = shorten("; ".join(differences), 400, placeholder=" ...")
+            raise ValueError(
+                f"{self._path.parent}: {len(stale)} of {len(finished)} results are out of date, "
+                f"the first: {' '.join(map(str, job.values()))} ({told}). Choose another folder, "
+                "or delete this one to run all of them anew."
+            )
 
     def _keep(self, result: JobResult) -> None:
         self._results[_key(result.job)] = result
@@ -118,7 +160,7 @@ def run_jobs(
     pending = [job for job in jobs if not log.finished(job)]
     with closing(in_workers(pending, partial(_rows, work), workers=workers)) as results:
         for job, rows, error, seconds in results:
-            result = JobResult(job, rows or [], error, round(seconds, 3))
+            result = JobResult(job, rows or [], error, round(seconds, 3), log.identity(job))
             log.append(result)
             if on_result is not None:
                 on_result(result)

@@ -13,6 +13,7 @@ from mcfa_fast.baselines.base import Baseline
 from mcfa_fast.config import MCFAConfig, Task
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.evaluation.evaluate import Evaluation, evaluate
+from mcfa_fast.studies.folds import FOLDS
 from mcfa_fast.studies.selection import select
 from mcfa_fast.studies.variants import ABLATION, CADA_VAE, CHANGES
 
@@ -53,6 +54,14 @@ class Method(Protocol):
     group: str
     rows: tuple[str, ...]
 
+    def identity(self, task: Task, seed: int) -> dict[str, Any]:
+        """Every option that results depend on, as values that JSON knows.
+
+        Args:
+            task: conventional or generalized.
+            seed: seed of every random stream.
+        """
+
     def run(
         self, dataset: Dataset, split: str, task: Task, seed: int, *, device: str, folder: Path
     ) -> list[Outcome]:
@@ -87,6 +96,18 @@ class BaselineMethod:
         """Every setting of the grid."""
         return [dict(zip(self.grid, v, strict=True)) for v in product(*self.grid.values())]
 
+    def identity(self, task: Task, seed: int) -> dict[str, Any]:
+        """See :class:`Method`; of the estimator's parameters, those that nothing else sets."""
+        parameters = self.estimator(task=task).get_params()
+        elsewhere = {*self.grid, "calibration", "device", "seed"}
+        return {
+            "estimator": self.estimator.__name__,
+            "parameters": {k: v for k, v in parameters.items() if k not in elsewhere},
+            "grid": dict(self.grid),
+            "folds": FOLDS,
+            "rows": self.rows,
+        }
+
     def run(
         self, dataset: Dataset, split: str, task: Task, seed: int, *, device: str, folder: Path
     ) -> list[Outcome]:
@@ -120,6 +141,10 @@ class MCFAMethod:
     def config(self, task: Task, seed: int) -> MCFAConfig:
         """The configuration of a run."""
         return getattr(MCFAConfig, self.preset)(task, seed=seed, **self.options)
+
+    def identity(self, task: Task, seed: int) -> dict[str, Any]:
+        """See :class:`Method`."""
+        return {"config": self.config(task, seed).model_dump(mode="json"), "rows": self.rows}
 
     def run(
         self, dataset: Dataset, split: str, task: Task, seed: int, *, device: str, folder: Path

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mcfa_fast.training.checkpoint import (
     write_checkpoint,
 )
 
-__all__ = ["RunFolder", "claim", "fingerprint"]
+__all__ = ["RunFolder", "changes", "claim", "fingerprint"]
 
 
 class RunFolder:
@@ -109,16 +109,28 @@ def claim(path: Path, content: dict[str, Any]) -> None:
         found = None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: damaged, not the JSON object that a run writes")
-    differences = [
-        f"{key} was {found.get(key)!r} and is {content.get(key)!r}"
-        for key in sorted(found.keys() | content.keys())
-        if found.get(key) != content.get(key)
-    ]
-    if differences:
+    if differences := changes(found, content):
         raise ValueError(
             f"{path.parent}: this folder belongs to a different run ({'; '.join(differences)}). "
             "Choose another folder, or delete this one to train anew."
         )
+
+
+def changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What differs between two objects as JSON has them, a text for each value.
+
+    Example:
+        >>> changes({"seed": 0, "grid": {"a": [1]}}, {"seed": 0, "grid": {"a": [1, 2]}})
+        ['grid.a was [1] and is [1, 2]']
+    """
+    texts = []
+    for key in sorted(found.keys() | wanted.keys()):
+        old, new = found.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            texts += [f"{key}.{text}" for text in changes(old, new)]
+        elif old != new:
+            texts.append(f"{key} was {old!r} and is {new!r}")
+    return texts
 
 
 def fingerprint(rows: Iterable[Tensor]) -> str:
