@@ -11,6 +11,15 @@
 #include "checks.h"
 #include "device.cuh"
 
+namespace mcfa_fast {
+
+// Which kernels run where there is one for all GPUs and one with Hopper's own instructions. As long as nobody has
+// measured that the latter win, they have to be asked for; kPolynomial leaves a quarter of their exponentials to the
+// units for multiplication and addition.
+enum class HopperKernels { kOff, kOn, kPolynomial };
+
+}  // namespace mcfa_fast
+
 #ifdef MCFA_CUDA_HARNESS
 #include "harness_launch.h"
 #else
@@ -42,28 +51,31 @@ inline int64_t shared_memory_limit() {
   return static_cast<int64_t>(at::cuda::getCurrentDeviceProperties()->sharedMemPerBlockOptin);
 }
 
-// Whether to launch `kernel`, one of those with Hopper's own instructions, rather than the one for all GPUs. As long as
-// nobody has measured that they win, it has to be asked for: by MCFA_FAST_HOPPER=on in the environment.
-template <typename Kernel>
-bool takes_hopper_kernel(Kernel* kernel) {
+// What MCFA_FAST_HOPPER in the environment asks for.
+inline HopperKernels hopper_kernels() {
   static const std::string wish = [] {
     const char* value = std::getenv("MCFA_FAST_HOPPER");
     return std::string(value == nullptr ? "off" : value);
   }();
-  TORCH_CHECK_VALUE(wish == "on" || wish == "off", "MCFA_FAST_HOPPER: expected 'on' or 'off', but got '", wish, "'");
-  if (wish == "off") {
-    return false;
-  }
+  TORCH_CHECK_VALUE(
+      wish == "off" || wish == "on" || wish == "polynomial",
+      "MCFA_FAST_HOPPER: expected 'off', 'on' or 'polynomial', but got '", wish, "'");
+  return wish == "off" ? HopperKernels::kOff : wish == "on" ? HopperKernels::kOn : HopperKernels::kPolynomial;
+}
+
+// Throws unless this GPU and this build have what a kernel with Hopper's own instructions needs.
+template <typename Kernel>
+void check_hopper(Kernel* kernel) {
   const auto* properties = at::cuda::getCurrentDeviceProperties();
   TORCH_CHECK_VALUE(
-      properties->major == 9 && properties->minor == 0, "MCFA_FAST_HOPPER: expected a GPU of compute capability 9.0 for "
-      "'on', but got ", properties->name, " of ", properties->major, ".", properties->minor);
+      properties->major == 9 && properties->minor == 0,
+      "MCFA_FAST_HOPPER: expected 'off' unless the GPU is of compute capability 9.0, but this is a ", properties->name,
+      " of ", properties->major, ".", properties->minor);
   cudaFuncAttributes attributes;
   C10_CUDA_CHECK(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)));
   TORCH_CHECK_VALUE(
-      attributes.ptxVersion >= 90, "MCFA_FAST_HOPPER: expected a build for 9.0a for 'on', but got one for ",
-      MCFA_CUDA_ARCHITECTURES, "; set TORCH_CUDA_ARCH_LIST when building");
-  return true;
+      attributes.ptxVersion >= 90, "MCFA_FAST_HOPPER: expected 'off' unless the extension is built for 9.0a, but this one "
+      "is for ", MCFA_CUDA_ARCHITECTURES, " (TORCH_CUDA_ARCH_LIST)");
 }
 
 // a · b in `type`, which 16-bit factors do not narrow to their own.

@@ -10,13 +10,21 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+template <int kWidth, int kPolynomial, typename T>
+void launch_hopper_backward(const BackwardPairs<T>& pairs, dim3 grid) {
+  const auto kernel = hopper_backward_kernel<T, kWidth, kPolynomial>;
+  check_hopper(kernel);
+  launch(kernel, grid, HopperShape<kWidth>::kThreads, HopperShape<kWidth>::kShared, pairs);
+}
+
 template <int kWidth, typename T>
 void launch_mma_backward(const BackwardPairs<T>& pairs, int64_t splits) {
   const dim3 grid(blocks_for(pairs.row_count, kMmaRows), static_cast<unsigned>(splits));
   if constexpr (kWidth <= 128) {
-    if (takes_hopper_kernel(hopper_backward_kernel<T, kWidth>)) {
-      launch(
-          hopper_backward_kernel<T, kWidth>, grid, HopperShape<kWidth>::kThreads, HopperShape<kWidth>::kShared, pairs);
+    const auto wish = hopper_kernels();
+    if (wish != HopperKernels::kOff) {
+      wish == HopperKernels::kOn ? launch_hopper_backward<kWidth, 0>(pairs, grid)
+                                 : launch_hopper_backward<kWidth, 4>(pairs, grid);
       return;
     }
   }

@@ -1,7 +1,9 @@
 // mma_backward_kernel with Hopper's own matrix instructions (see warpgroup.cuh), for widths of 64 and 128. A block's two
-// warpgroups own 64 rows each, whose latents stay in registers; tiles of 64 columns pass through three stages of shared
-// memory. While the weights of one tile are multiplied back onto the latents, the next tile's products follow behind them,
-// and the other warpgroups of the multiprocessor compute weights.
+// warpgroups own 64 rows each; tiles of 64 columns pass through three stages of shared memory. The weights of a tile are
+// multiplied back onto its latents while the threads go on to the next tile, whose products follow behind.
+//
+// The rows of the first product come from shared memory: of fragments kept in registers through the loop, ptxas (12.8,
+// 13.0) let other values take the place.
 #pragma once
 
 #include "../common/warpgroup.cuh"
@@ -15,78 +17,71 @@ struct HopperShape {
   static constexpr int kRows = 128;
   static constexpr int kColumns = 64;
   static constexpr int kStages = 3;
-  static constexpr int kPanels = kWidth / kPanelWidth;  // of kColumns rows each, side by side
-  static constexpr int kPanel = kColumns * kPanelWidth;
-  static constexpr int kTile = kPanels * kPanel;
+  static constexpr int kPanels = kWidth / kPanelWidth;  // a tile is cut into, side by side
+  static constexpr int kTile = kColumns * kWidth;
   static constexpr int kAlignment = 1024;
-  static constexpr int64_t kShared = kAlignment + (kStages * kTile + kRows * MmaShape<kWidth>::kStride) * 2 +
+  static constexpr int64_t kShared = kAlignment + (kStages * kTile + kRows * kWidth) * 2 +
       (2 * kRows + kStages * 2 * kColumns) * sizeof(float);
-  // On Hopper a multiplication takes a quarter of a special function's time, a polynomial about eight.
-  static constexpr int kPolynomial = 4;
   static_assert(kRows == kMmaRows);
 };
 
-// Starts copying the tile of columns from `first` on to swizzled panels; columns from column_count on become zeros.
-template <int kWidth, typename T>
-__device__ __forceinline__ void start_panels(T* shared, const T* values, int64_t first, int64_t column_count) {
-  using Shape = HopperShape<kWidth>;
-  constexpr int kPieces = kWidth / 8;  // of 16 bytes
-  for (int piece = threadIdx.x; piece < Shape::kColumns * kPieces; piece += Shape::kThreads) {
-    const int row = piece / kPieces;
-    const int dimension = piece % kPieces * 8;
-    const bool inside = first + row < column_count;
-    copy_async(
-        shared + dimension / kPanelWidth * Shape::kPanel + swizzled(row, dimension % kPanelWidth),
-        values + (inside ? (first + row) * kWidth + dimension : 0), inside);
-  }
-}
+// RowCopies to swizzled panels.
+template <typename T, int kWidth, int kCount>
+class PanelCopies : public RowCopies<T, kWidth, kCount, HopperShape<kWidth>::kThreads, kPanelWidth> {
+  using Base = RowCopies<T, kWidth, kCount, HopperShape<kWidth>::kThreads, kPanelWidth>;
+  // A thread's pieces are whole groups of 8 rows apart, and therefore swizzled alike.
+  static_assert(HopperShape<kWidth>::kThreads / (kWidth / 8) % 8 == 0);
 
-template <typename T, int kWidth>
+ public:
+  using Base::Base;
+  static __device__ __forceinline__ int place() {
+    return Base::column() / kPanelWidth * kCount * kPanelWidth + swizzled(Base::row_in_tile(), Base::column() % kPanelWidth);
+  }
+};
+
+// Of kPolynomial exponentials one is computed without the unit for special functions (0: none).
+template <typename T, int kWidth, int kPolynomial>
 __global__ void __launch_bounds__(HopperShape<kWidth>::kThreads, kWidth == 64 ? 2 : 1)
     hopper_backward_kernel(const BackwardPairs<T> pairs) {
   if constexpr (kHasWarpgroups) {
     using Shape = HopperShape<kWidth>;
     using Rows = BackwardRows<T, Shape::kRows, Shape::kColumns, 2>;
-    const auto begin = reinterpret_cast<uintptr_t>(shared_memory());
-    T* columns = reinterpret_cast<T*>((begin + Shape::kAlignment - 1) / Shape::kAlignment * Shape::kAlignment);
+    const auto behind = reinterpret_cast<uintptr_t>(shared_memory()) % Shape::kAlignment;
+    T* columns = reinterpret_cast<T*>(shared_memory() + (Shape::kAlignment - behind) % Shape::kAlignment);
     T* rows = columns + Shape::kStages * Shape::kTile;
-    float* row_terms = reinterpret_cast<float*>(rows + Shape::kRows * MmaShape<kWidth>::kStride);  // [2][kRows]
-    float* column_terms = row_terms + 2 * Shape::kRows;  // kStages of [2][kColumns]
+    float* row_terms = reinterpret_cast<float*>(rows + Shape::kRows * kWidth);  // [2][kRows]
+    float* column_terms = row_terms + 2 * Shape::kRows;                         // kStages of [2][kColumns]
     if (Rows::none(pairs)) {
       return;
     }
-    const int lane = threadIdx.x % 32;
-    const int warp_row = threadIdx.x / 32 * 16;
-    const Rows own(pairs, warp_row + lane / 4);
-    const auto range = TileRange::of_split(pairs.column_count, own.kept_columns(), Shape::kColumns);
+    const int warp = threadIdx.x / 32;
+    const Rows own(pairs, warp * 16 + threadIdx.x % 32 / 4);
+    // The warpgroup's rows in the first panel, and the first tile of columns.
+    const auto own_rows = TileDescriptor::of(shared_address(rows + warp / 4 * 64 * kPanelWidth));
+    const auto all_columns = TileDescriptor::of(shared_address(columns));
+    const auto range = TileRange::of_split(pairs.column_count, own.kept_columns, Shape::kColumns);
     const int first_tile = static_cast<int>(range.first);
     const int last_tile = static_cast<int>(range.last);
+    const int64_t first_column = range.first * Shape::kColumns;
+    PanelCopies<T, kWidth, Shape::kColumns> copies(pairs.columns, first_column, own.kept_columns);
+    TermCopies<Shape::kColumns> term_copies(pairs.column_terms, first_column, own.kept_columns);
     const auto start = [&](int tile, int stage) {
       if (tile < last_tile) {
-        const int64_t first = static_cast<int64_t>(tile) * Shape::kColumns;
-        start_panels<kWidth>(columns + stage * Shape::kTile, pairs.columns, first, own.kept_columns());
-        start_terms<Shape::kThreads>(
-            column_terms + stage * 2 * Shape::kColumns, pairs.column_terms, first, own.kept_columns(), Shape::kColumns);
+        copies.start(columns + stage * Shape::kTile + copies.place());
+        term_copies.start(column_terms + stage * 2 * Shape::kColumns);
       }
       copy_async_commit();
     };
-    start_copy<kWidth, Shape::kThreads>(rows, pairs.rows, own.first_row(), pairs.row_count, Shape::kRows);
-    start_terms<Shape::kThreads>(row_terms, pairs.row_terms, own.first_row(), pairs.row_count, Shape::kRows);
-    copy_async_commit();
-    start(first_tile, 0);
+    PanelCopies<T, kWidth, Shape::kRows> row_copies(pairs.rows, own.first_row(), pairs.row_count);
+    row_copies.start(rows + row_copies.place());
+    TermCopies<Shape::kRows>(pairs.row_terms, own.first_row(), pairs.row_count).start(row_terms);
+    start(first_tile, 0);  // with the rows
     start(first_tile + 1, 1);
-    copy_async_wait<2>();
-    barrier();  // the rows are there
-    uint32_t a_rows[kWidth / 16][4];
-#pragma unroll
-    for (int depth = 0; depth < kWidth; depth += 16) {
-      load_rows<kWidth>(a_rows[depth / 16], rows + warp_row * MmaShape<kWidth>::kStride, depth);
-    }
 
     float grad[Shape::kPanels][8][4] = {};
     int stage = 0;
     for (int tile = first_tile; tile < last_tile; ++tile) {
-      const T* latents = columns + stage * Shape::kTile;
+      const auto latents = all_columns.at(stage * Shape::kTile / kPanelWidth, 0);
       copy_async_wait<1>();
       publish_shared();
       barrier();  // everybody's part of this tile is there
@@ -94,16 +89,17 @@ __global__ void __launch_bounds__(HopperShape<kWidth>::kThreads, kWidth == 64 ? 
       warpgroup_begin();
 #pragma unroll
       for (int depth = 0; depth < kWidth; depth += 16) {
-        warpgroup_multiply<T, Operand::kRowsAreColumns>(
-            s[0], a_rows[depth / 16], latents + depth / kPanelWidth * Shape::kPanel, 0, depth % kPanelWidth, depth > 0);
+        const int panel = depth / kPanelWidth;
+        const int column = depth % kPanelWidth;
+        warpgroup_multiply<T>(
+            s[0], own_rows.at(panel * Shape::kRows, column), latents.at(panel * Shape::kColumns, column), depth > 0);
       }
       warpgroup_commit();
       warpgroup_wait<0>();  // for these products, and those of the weights of the tile before
       keep_in_place(s[0]);
       barrier();  // everybody is done with the tile before
       start(tile + 2, (stage + 2) % Shape::kStages);
-      own.template weigh<Shape::kPolynomial>(
-          s, tile, row_terms, column_terms + stage * 2 * Shape::kColumns);
+      own.template weigh<kPolynomial>(s, tile, row_terms, column_terms + stage * 2 * Shape::kColumns);
       uint32_t a[Shape::kColumns / 16][4];
 #pragma unroll
       for (int part = 0; part < Shape::kColumns / 16; ++part) {
@@ -114,8 +110,7 @@ __global__ void __launch_bounds__(HopperShape<kWidth>::kThreads, kWidth == 64 ? 
       for (int part = 0; part < Shape::kColumns / 16; ++part) {
 #pragma unroll
         for (int panel = 0; panel < Shape::kPanels; ++panel) {
-          warpgroup_multiply<T, Operand::kRowsAreDepth>(
-              grad[panel], a[part], latents + panel * Shape::kPanel, 16 * part, 0, true);
+          warpgroup_accumulate<T>(grad[panel], a[part], latents.at(panel * Shape::kColumns + 16 * part, 0));
         }
       }
       warpgroup_commit();

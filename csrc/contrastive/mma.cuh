@@ -25,18 +25,42 @@ struct MmaShape {
 };
 constexpr int kMmaRows = 128;
 
-// Starts copying `count` rows from `first` on, by kThreads threads; rows from row_count on become zeros.
-template <int kWidth, int kThreads = MmaShape<kWidth>::kThreads, typename T>
-__device__ __forceinline__ void start_copy(T* shared, const T* values, int64_t first, int64_t row_count, int count) {
-  constexpr int kPieces = kWidth / 8;  // of 16 bytes
-  for (int piece = threadIdx.x; piece < count * kPieces; piece += kThreads) {
-    const int row = piece / kPieces;
-    const int column = piece % kPieces * 8;
-    const bool inside = first + row < row_count;
-    copy_async(
-        shared + row * MmaShape<kWidth>::kStride + column, values + (inside ? (first + row) * kWidth + column : 0), inside);
+// Copies rows to shared memory, kCount by kCount, by kThreads threads and 16 bytes at a time; rows from row_count on become
+// zeros. A thread's pieces of kCount rows lie one below the other in a tile whose rows are kStride elements apart.
+template <typename T, int kWidth, int kCount, int kThreads, int kStride = MmaShape<kWidth>::kStride>
+class RowCopies {
+ public:
+  __device__ __forceinline__ RowCopies(const T* values, int64_t first, int64_t row_count)
+      : from_(values + (first + row_in_tile()) * kWidth + column()), left_(row_count - first - row_in_tile()) {}
+
+  // The thread's first piece in a tile.
+  static __device__ __forceinline__ int row_in_tile() {
+    return static_cast<int>(threadIdx.x / kPieces);
   }
-}
+  static __device__ __forceinline__ int column() {
+    return static_cast<int>(threadIdx.x % kPieces * 8);
+  }
+  static __device__ __forceinline__ int place() {
+    return row_in_tile() * kStride + column();
+  }
+
+  // Starts copying the next rows; `to` is where the thread's first piece goes.
+  __device__ __forceinline__ void start(T* to) {
+#pragma unroll
+    for (int k = 0; k < kCount / kStep; ++k) {
+      copy_async(to + k * kStep * kStride, from_ + k * kStep * kWidth, k * kStep < left_);
+    }
+    from_ += kCount * kWidth;
+    left_ -= kCount;
+  }
+
+ private:
+  static constexpr int kPieces = kWidth / 8;           // of a row
+  static constexpr int kStep = kThreads / kPieces;  // rows from one piece of a thread to its next
+  static_assert(kThreads % kPieces == 0 && kCount % kStep == 0);
+  const T* from_;
+  int64_t left_;
+};
 
 // The operand of 16 rows and the 16 dimensions from `depth` on.
 template <int kWidth, typename T>
@@ -81,19 +105,20 @@ __device__ __forceinline__ void multiply_tile(
   }
 }
 
-// Calls visit(tile, stage) for every tile while start(tile, stage), called one tile ahead, copies the next to the other
-// of two stages; and after(tile) when all threads have visited it. Copies that are already under way come with the first.
+// Calls visit(tile, stage) for every tile, while start(stage), called once for each of them and one tile ahead, copies the
+// next to the other of two stages; and after(tile) when all threads have visited it. Copies that are already under way
+// come with the first.
 template <typename Start, typename Visit, typename After>
 __device__ __forceinline__ void for_each_tile(
     const TileRange& tiles, const Start& start, const Visit& visit, const After& after) {
   if (tiles.first < tiles.last) {
-    start(tiles.first, 0);
+    start(0);
   }
   copy_async_commit();
+  int stage = 0;
   for (int64_t tile = tiles.first; tile < tiles.last; ++tile) {
-    const int stage = (tile - tiles.first) % 2;
     if (tile + 1 < tiles.last) {
-      start(tile + 1, 1 - stage);
+      start(1 - stage);
     }
     copy_async_commit();
     copy_async_wait<1>();
@@ -101,6 +126,7 @@ __device__ __forceinline__ void for_each_tile(
     visit(tile, stage);
     barrier();  // this tile has been read
     after(tile);
+    stage = 1 - stage;
   }
   copy_async_wait<0>();
 }

@@ -6,17 +6,26 @@
 
 namespace mcfa_fast {
 
-// Starts copying what `count` rows or columns bring to the weights of all pairs: terms[2][count].
-template <int kThreads>
-__device__ __forceinline__ void start_terms(
-    float* shared, const PairTerms<float>& terms, int64_t first, int64_t row_count, int count) {
-  for (int k = threadIdx.x; k < count; k += kThreads) {
-    const bool inside = first + k < row_count;
-    const int64_t from = inside ? first + k : 0;
-    copy_async_number(shared + k, terms.weight + from, inside);
-    copy_async_number(shared + count + k, terms.shift2 + from, inside);
+// Copies what rows or columns bring to the weights of all pairs to shared memory, kCount by kCount: [2][kCount].
+template <int kCount>
+class TermCopies {
+ public:
+  __device__ __forceinline__ TermCopies(const PairTerms<float>& terms, int64_t first, int64_t row_count)
+      : terms_(terms), row_(first + threadIdx.x), row_count_(row_count) {}
+
+  __device__ __forceinline__ void start(float* to) {
+    if (threadIdx.x < kCount) {
+      copy_async_number(to + threadIdx.x, terms_.weight + row_, row_ < row_count_);
+      copy_async_number(to + kCount + threadIdx.x, terms_.shift2 + row_, row_ < row_count_);
+      row_ += kCount;
+    }
   }
-}
+
+ private:
+  const PairTerms<float>& terms_;
+  int64_t row_;
+  const int64_t row_count_;
+};
 
 // A thread's rows, kSlots of them, 8 apart, among the kRows of its block, and what it needs of them to weigh pairs with
 // tiles of kColumns columns.
@@ -24,6 +33,7 @@ template <typename T, int kRows, int kColumns, int kSlots>
 struct BackwardRows {
   const BackwardPairs<T>& pairs;
   DeviceScaling<float> scaling;
+  int64_t kept_columns;
   int place;  // of the first in the block
   float weights[kSlots];
   // Tiles with positives of the block's rows, and those without columns beyond the last.
@@ -39,8 +49,9 @@ struct BackwardRows {
   __device__ __forceinline__ BackwardRows(const BackwardPairs<T>& of_pairs, int first_place)
       : pairs(of_pairs),
         scaling(DeviceScaling<float>::read(pairs.temperature, pairs.normalized)),
+        kept_columns(kept_count(pairs.kept_columns, pairs.column_count)),
         place(first_place),
-        whole(static_cast<int>(kept_columns() / kColumns)) {
+        whole(static_cast<int>(kept_columns / kColumns)) {
     const int64_t last = first_row() + kRows < kept_rows() ? first_row() + kRows : kept_rows();
     positives_first = static_cast<int>(pairs.begin[first_row()] / kColumns);
     positives_last = static_cast<int>((pairs.end[last - 1] + kColumns - 1) / kColumns);
@@ -50,12 +61,9 @@ struct BackwardRows {
     }
   }
 
-  // Read again where they are wanted: registers are scarcer.
+  // Read again where it is wanted: registers are scarcer.
   __device__ __forceinline__ int64_t kept_rows() const {
     return kept_count(pairs.kept_rows, pairs.row_count);
-  }
-  __device__ __forceinline__ int64_t kept_columns() const {
-    return kept_count(pairs.kept_columns, pairs.column_count);
   }
   static __device__ __forceinline__ int64_t first_row() {
     return static_cast<int64_t>(blockIdx.x) * kRows;
@@ -69,7 +77,7 @@ struct BackwardRows {
   template <int kPolynomial>
   __device__ __forceinline__ void weigh(
       float (&s)[kSlots / 2][kColumns / 8][4], int tile, const float* row_terms, const float* column_terms) const {
-    const auto column_of = [&](int k) { return k / 2 * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + k % 2; };
+    const auto column_of = [&](int k) { return k / 2 * 8 + static_cast<int>(threadIdx.x % 4 * 2) + k % 2; };
     constexpr int kTiles = kRows / kColumns;  // whose columns are the block's rows, where these are the same
     const bool meets_itself = pairs.same && tile / kTiles == static_cast<int>(blockIdx.x);
     const bool positive = tile >= positives_first && tile < positives_last;
@@ -94,7 +102,7 @@ struct BackwardRows {
       const int64_t place_in_tile = column - first_column;
       return static_cast<int>(place_in_tile < 0 ? 0 : place_in_tile < kColumns ? place_in_tile : kColumns);
     };
-    const int columns_left = in_tile(kept_columns());
+    const int columns_left = in_tile(kept_columns);
     const int diagonal = meets_itself ? tile % kTiles * kColumns : kRows;
     float shift2[kSlots];
     int begin[kSlots];
@@ -161,11 +169,13 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
   const Rows own(pairs, warp_row + lane / 4);
   float grad[Shape::kRowBlocks][kWidth / 8][4] = {};
 
-  const auto start = [&](int64_t tile, int stage) {
-    const int64_t first = tile * Shape::kColumns;
-    start_copy<kWidth>(columns + stage * Shape::kTile, pairs.columns, first, own.kept_columns(), Shape::kColumns);
-    start_terms<Shape::kThreads>(
-        column_terms + stage * 2 * Shape::kColumns, pairs.column_terms, first, own.kept_columns(), Shape::kColumns);
+  const auto tiles = TileRange::of_split(pairs.column_count, own.kept_columns, Shape::kColumns);
+  const int64_t first_column = tiles.first * Shape::kColumns;
+  RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(pairs.columns, first_column, own.kept_columns);
+  TermCopies<Shape::kColumns> term_copies(pairs.column_terms, first_column, own.kept_columns);
+  const auto start = [&](int stage) {
+    copies.start(columns + stage * Shape::kTile + copies.place());
+    term_copies.start(column_terms + stage * 2 * Shape::kColumns);
   };
   const auto visit = [&](int64_t tile, int stage) {
     const T* latents = columns + stage * Shape::kTile;
@@ -191,10 +201,10 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
       }
     }
   };
-  start_copy<kWidth>(rows, pairs.rows, own.first_row(), pairs.row_count, Shape::kRows);
-  start_terms<Shape::kThreads>(row_terms, pairs.row_terms, own.first_row(), pairs.row_count, Shape::kRows);
-  for_each_tile(
-      TileRange::of_split(pairs.column_count, own.kept_columns(), Shape::kColumns), start, visit, [](int64_t) {});
+  RowCopies<T, kWidth, Shape::kRows, Shape::kThreads> row_copies(pairs.rows, own.first_row(), pairs.row_count);
+  row_copies.start(rows + row_copies.place());
+  TermCopies<Shape::kRows>(pairs.row_terms, own.first_row(), pairs.row_count).start(row_terms);
+  for_each_tile(tiles, start, visit, [](int64_t) {});
 
 #pragma unroll
   for (int n = 0; n < kWidth / 8; ++n) {

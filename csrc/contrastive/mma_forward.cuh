@@ -38,10 +38,9 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
   if (only_positives) {
     tiles = tiles.within(positives_begin, positives_end, Shape::kColumns);
   }
-  const auto start = [&](int64_t tile, int stage) {
-    start_copy<kWidth>(
-        columns + stage * Shape::kTile, pairs.columns, tile * Shape::kColumns, kept_columns, Shape::kColumns);
-  };
+  RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(
+      pairs.columns, tiles.first * Shape::kColumns, kept_columns);
+  const auto start = [&](int stage) { copies.start(columns + stage * Shape::kTile + copies.place()); };
   const auto visit = [&](int64_t tile, int stage) {
     float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
     multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, columns + stage * Shape::kTile);
@@ -75,7 +74,8 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
       }
     }
   };
-  start_copy<kWidth>(rows, pairs.rows, first_row, pairs.row_count, Shape::kRows);
+  RowCopies<T, kWidth, Shape::kRows, Shape::kThreads> row_copies(pairs.rows, first_row, pairs.row_count);
+  row_copies.start(rows + row_copies.place());
   for_each_tile(tiles, start, visit, [](int64_t) {});
 
 #pragma unroll
@@ -191,10 +191,11 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
     // Within a chunk, the first block of rows begins the sums, also those of the columns that it meets.
     const bool begins = first_row == chunk.row * chunks.rows;
     float sums[kSlots] = {};
-    const auto start = [&](int64_t tile, int stage) {
-      start_copy<kWidth>(
-          columns + stage * Shape::kTile, pairs.columns, tile * Shape::kColumns, kept, Shape::kColumns);
-    };
+    const int64_t first_column = chunk.row < chunk.column ? chunk.column * chunks.rows : first_row;
+    const TileRange tiles{
+        first_column / Shape::kColumns, (end_of(chunk.column) + Shape::kColumns - 1) / Shape::kColumns};
+    RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(pairs.columns, first_column, kept);
+    const auto start = [&](int stage) { copies.start(columns + stage * Shape::kTile + copies.place()); };
     const auto visit = [&](int64_t tile, int stage) {
       float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
       multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, columns + stage * Shape::kTile);
@@ -263,10 +264,8 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
       pairs.sum[at] = begins ? sum : pairs.sum[at] + sum;
       pairs.largest[at] = scaling.scale2;
     };
-    const int64_t first_column = chunk.row < chunk.column ? chunk.column * chunks.rows : first_row;
-    const TileRange tiles{
-        first_column / Shape::kColumns, (end_of(chunk.column) + Shape::kColumns - 1) / Shape::kColumns};
-    start_copy<kWidth>(rows, pairs.rows, first_row, pairs.row_count, Shape::kRows);
+    RowCopies<T, kWidth, Shape::kRows, Shape::kThreads> row_copies(pairs.rows, first_row, pairs.row_count);
+    row_copies.start(rows + row_copies.place());
     for_each_tile(tiles, start, visit, add_columns);
 
 #pragma unroll

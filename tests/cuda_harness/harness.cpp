@@ -10,8 +10,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "../../csrc/common/device.cuh"
-#include "harness_launch.h"
+#include "../../csrc/common/launch.cuh"
 
 namespace harness {
 namespace {
@@ -25,7 +24,7 @@ struct Settings {
   Fault fault = Fault::kNone;
   std::string fault_at;             // "file:line"
   std::map<std::string, int64_t> calls[kFaults];
-  bool hopper = false;
+  int hopper = 0;
 };
 Settings settings;
 
@@ -312,7 +311,7 @@ void wait_for_copies(int pending) {
   }
 }
 
-bool hopper() {
+int hopper() {
   return settings.hopper;
 }
 
@@ -405,7 +404,7 @@ __attribute__((visibility("default"))) void harness_plant(int fault, const char*
 }
 
 __attribute__((visibility("default"))) void harness_set_hopper(int wanted) {
-  harness::settings.hopper = wanted != 0;
+  harness::settings.hopper = wanted;
 }
 
 __attribute__((visibility("default"))) void harness_clear_calls() {

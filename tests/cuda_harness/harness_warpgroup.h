@@ -44,62 +44,93 @@ void warpgroup_wait(const char* file = __builtin_FILE(), int line = __builtin_LI
 }
 inline void keep_in_place(float (&)[8][4]) {}
 
-// As the PTX manual draws the layouts with a swizzle of 128 bytes: groups of 8 lines of 128 bytes, the stride of the
-// descriptor apart. A line holds the depth of one column of the product, or the columns at one depth.
-template <typename T, Operand kOperand>
+namespace harness_detail {
+
+// As the PTX manual draws the layouts with a swizzle of 128 bytes: groups of 8 lines of 128 bytes, the descriptor's
+// stride apart.
+template <typename T>
+float element_of(uint64_t descriptor, int line, int along) {
+  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) {
+    harness::fail("wgmma: a descriptor of another swizzle than that of 128 bytes, or with a base offset");
+  }
+  const uint32_t stride = (descriptor >> 32 & 0x3fff) << 4;
+  const uint32_t address = ((descriptor & 0x3fff) << 4) + line / 8 * stride + line % 8 * 128 + along * 2;
+  T element;
+  std::memcpy(&element, harness::at_shared_address(address ^ (address >> 7 & 7) << 4), sizeof(element));
+  return to_float(element);
+}
+
+// The lane's part of the product, later: rows lane / 4 and 8 below of the warp's 16, columns lane % 4 * 2 and the next
+// of every 8. row(r, k) and column(k, n) are elements of the factors.
+template <typename Row, typename Column>
+void multiply_later(float (*c)[4], bool add, const Row& row, const Column& column) {
+  const int lane = threadIdx.x % 32;
+  harness::multiply_later([=] {
+    for (int n = 0; n < 8; ++n) {
+      for (int i = 0; i < 4; ++i) {
+        float sum = 0;
+        for (int k = 0; k < 16; ++k) {
+          sum += row(lane / 4 + i / 2 * 8, k) * column(k, n * 8 + lane % 4 * 2 + i % 2);
+        }
+        c[n][i] = add ? c[n][i] + sum : sum;
+      }
+    }
+  });
+}
+
+}  // namespace harness_detail
+
+inline uint32_t shared_address(const void* pointer) {
+  return harness::shared_address(pointer);
+}
+
+template <typename T>
 void warpgroup_multiply(
-    float (&c)[8][4], const uint32_t (&a)[4], const T* tile, int row, int column, bool add,
-    const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    float (&c)[8][4], TileDescriptor a, TileDescriptor b, bool add, const char* file = __builtin_FILE(),
+    int line = __builtin_LINE()) {
+  const bool off = harness::faulty(harness::Fault::kWrongAddress, file, line);
+  struct Operands {
+    uint64_t a;
+    uint64_t b;
+    uint64_t add;
+  } mine{a.bits, b.bits ^ (off ? 1 : 0), add};
+  const auto* all = reinterpret_cast<const Operands*>(harness::exchange("wgmma", &mine, sizeof(mine)));
+  for (int lane = 0; lane < 32; ++lane) {
+    if (std::memcmp(&all[lane], &mine, sizeof(mine)) != 0) {
+      harness::fail("wgmma: lanes that differ in their descriptors");
+    }
+  }
+  const int first_row = threadIdx.x / 32 % 4 * 16;
+  harness_detail::multiply_later(
+      c, add, [=](int r, int k) { return harness_detail::element_of<T>(mine.a, first_row + r, k); },
+      [=](int k, int n) { return harness_detail::element_of<T>(mine.b, n, k); });
+}
+
+template <typename T>
+void warpgroup_accumulate(
+    float (&c)[8][4], const uint32_t (&a)[4], TileDescriptor b, const char* file = __builtin_FILE(),
+    int line = __builtin_LINE()) {
   const bool off = harness::faulty(harness::Fault::kWrongAddress, file, line);
   struct Operands {
     uint64_t descriptor;
     uint32_t a[4];
-    bool add;
-  } mine{describe(harness::shared_address(tile + row * kPanelWidth + column) ^ (off ? 16 : 0)), {a[0], a[1], a[2], a[3]}, add};
-  const auto* all = reinterpret_cast<const Operands*>(harness::exchange("wgmma", &mine, sizeof(mine)));
-  struct Rows {
-    float value[2][16];  // of the lane's two rows of a
-  } rows;
-  const int lane = threadIdx.x % 32;
-  for (int other = 0; other < 32; ++other) {
-    if (all[other].descriptor != mine.descriptor || all[other].add != add) {
+  } mine{b.bits ^ (off ? 1 : 0), {a[0], a[1], a[2], a[3]}};
+  struct Warp {
+    Operands lanes[32];
+  } all;
+  std::memcpy(&all, harness::exchange("wgmma", &mine, sizeof(mine)), sizeof(all));
+  for (const auto& other : all.lanes) {
+    if (other.descriptor != mine.descriptor) {
       harness::fail("wgmma: lanes that differ in their descriptors");
     }
   }
-  for (int half = 0; half < 2; ++half) {
-    for (int k = 0; k < 16; ++k) {
-      const uint32_t two = all[lane / 4 * 4 + k % 8 / 2].a[half + k / 8 * 2];
-      rows.value[half][k] = harness_detail::to_float(T{static_cast<uint16_t>(two >> 16 * (k % 2))});
-    }
-  }
-  const uint64_t descriptor = mine.descriptor;
-  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) {
-    harness::fail("wgmma: a descriptor of another swizzle than that of 128 bytes, or with a base offset");
-  }
-  float(*sums)[4] = c;
-  harness::multiply_later([=] {
-    const uint32_t start = (descriptor & 0x3fff) << 4;
-    const uint32_t stride = (descriptor >> 32 & 0x3fff) << 4;
-    for (int n = 0; n < 64; ++n) {
-      const int in_pair = n % 8 - lane % 4 * 2;
-      if (in_pair != 0 && in_pair != 1) {
-        continue;  // another lane's
-      }
-      for (int half = 0; half < 2; ++half) {
-        float sum = 0;
-        for (int k = 0; k < 16; ++k) {
-          const int line = kOperand == Operand::kRowsAreColumns ? n : k;
-          const int along = kOperand == Operand::kRowsAreColumns ? k : n;
-          const uint32_t address = start + line / 8 * stride + line % 8 * 128 + along * 2;
-          T element;
-          std::memcpy(&element, harness::at_shared_address(address ^ (address >> 7 & 7) << 4), sizeof(element));
-          sum += rows.value[half][k] * harness_detail::to_float(element);
-        }
-        float& to = sums[n / 8][half * 2 + in_pair];
-        to = add ? to + sum : sum;
-      }
-    }
-  });
+  harness_detail::multiply_later(
+      c, true,
+      [=](int r, int k) {
+        const uint32_t two = all.lanes[r % 8 * 4 + k % 8 / 2].a[r / 8 + k / 8 * 2];
+        return harness_detail::to_float(T{static_cast<uint16_t>(two >> 16 * (k % 2))});
+      },
+      [=](int k, int n) { return harness_detail::element_of<T>(mine.descriptor, k, n); });
 }
 
 }  // namespace mcfa_fast
