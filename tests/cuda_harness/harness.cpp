@@ -14,6 +14,10 @@
 #include "harness_launch.h"
 
 namespace harness {
+
+int64_t chunk_rows = 64;
+int64_t chunk_columns = 32;
+
 namespace {
 
 // Also decides when an asynchronous copy lands: as late as it may, at once, or at random one or the other.
@@ -318,6 +322,11 @@ extern "C" {
 __attribute__((visibility("default"))) void harness_set_order(int order, uint64_t seed) {
   harness::settings.order = static_cast<harness::Order>(order);
   harness::settings.seed = seed;
+}
+
+__attribute__((visibility("default"))) void harness_set_chunk(int64_t rows, int64_t columns) {
+  harness::chunk_rows = rows;
+  harness::chunk_columns = columns;
 }
 
 __attribute__((visibility("default"))) void harness_plant(int fault, const char* at) {

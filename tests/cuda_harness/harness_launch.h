@@ -14,6 +14,10 @@ namespace harness {
 
 void run(dim3 blocks, int threads, int64_t shared, const std::function<void()>& thread);
 
+// What the tests set with harness_set_chunk.
+extern int64_t chunk_rows;
+extern int64_t chunk_columns;
+
 }  // namespace harness
 
 namespace mcfa_fast {
@@ -27,6 +31,13 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t share
 
 inline int64_t shared_memory_limit() {
   return 227 * 1024;  // Hopper's
+}
+
+inline int64_t chunk_rows() {
+  return harness::chunk_rows;
+}
+inline int64_t chunk_columns() {
+  return harness::chunk_columns;
 }
 
 inline at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
