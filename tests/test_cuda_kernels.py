@@ -20,6 +20,7 @@ HARNESS = Path(__file__).resolve().parent / "cuda_harness"
 ORDERS = {"ascending": 0, "descending": 1, "random": 2}
 MISSING_BARRIER, MISSING_WAIT, WRONG_ADDRESS, MISSING_FENCE = 1, 2, 3, 4
 LOW_PRECISION = (torch.bfloat16, torch.float16)
+CHUNK = (64, 32)  # rows and columns of the library's products
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +42,14 @@ def clean(harness):
     harness.harness_set_order(ORDERS["ascending"], ctypes.c_uint64(0))
     harness.harness_plant(0, b"")
     harness.harness_set_hopper(0)
+    set_chunk(harness, *CHUNK)
     yield
     harness.harness_plant(0, b"")
     harness.harness_set_hopper(0)
+
+
+def set_chunk(harness, rows, columns):
+    harness.harness_set_chunk(ctypes.c_int64(rows), ctypes.c_int64(columns))
 
 
 def batch(instances, classes, width, dtype, seed=0, ignored=0.1):
@@ -215,10 +221,66 @@ def test_float32_obeys_the_matmul_precision(harness):
     assert not torch.equal(full["visual"], fast["visual"])
 
 
+@pytest.fixture
+def high_precision():
+    """Lets float32 latents of more than 64 dimensions go through the library's products."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("positives", ["out", "in"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_wide_latents_in_many_chunks(harness, high_precision, dtype, positives):
+    width = 100 if dtype == torch.float32 else 260
+    cases = [
+        # instances, classes, temperature, reduction, normalize, ignored
+        (150, 9, 0.5, "sum", True, 0.1),
+        (150, 9, 0.5, "none", True, 0.5),  # columns that are there but do not count
+        (129, 40, 0.02, "mean", True, 0.0),  # running maxima; one row beyond a chunk
+        (128, 3, 40.0, "none", False, 0.1),  # whole chunks
+    ]
+    for instances, classes, temperature, reduction, normalize, ignored in cases:
+        data = batch(instances, classes, width, dtype, ignored=ignored)
+        assert_right(
+            dtype, temperature, *data, positives=positives, reduction=reduction, normalize=normalize
+        )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rows", "temperature"),
+    [(torch.float64, 140, 0.5), (torch.bfloat16, 560, 0.02)],
+    ids=str,
+)
+def test_chunks_of_more_rows_than_a_block_takes_at_once(harness, dtype, rows, temperature):
+    set_chunk(harness, rows, rows)
+    data = batch(rows + 20, 5, 260, dtype, ignored=0.0)
+    assert_right(dtype, temperature, *data, positives="in", reduction="mean")
+
+
+def test_the_library_multiplies_no_two_chunks_twice(harness):
+    instances = 230
+    visual, _, labels = batch(instances, 9, 260, torch.float32)
+    visual.requires_grad_()
+    options = {"wanted": (True, False, False)}
+    with torch.profiler.profile(record_shapes=True) as profile:
+        loss = harness_losses(visual, None, labels, temperature=torch.tensor(0.5), **options)[0]
+        loss.backward()
+    shapes = [event.input_shapes[:2] for event in profile.events() if event.name == "aten::mm"]
+    products = sum(a[0] * b[1] for a, b in shapes if a[1] == 260)
+    gradients = sum(a[0] * a[1] for a, b in shapes if b[1] == 260)
+    starts = range(0, instances, CHUNK[0])
+    right = sum(min(CHUNK[0], instances - row) * (instances - row) for row in starts)
+    assert products == 2 * right  # forward and backward
+    assert gradients == instances**2
+
+
 @pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("width", [40, 260])
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
-def test_results_do_not_depend_on_the_order_of_threads(harness, dtype, order):
-    data = batch(300, 6, 40, dtype)
+def test_results_do_not_depend_on_the_order_of_threads(harness, dtype, width, order):
+    data = batch(300 if width == 40 else 150, 6, width, dtype)
     expected = losses_and_gradients(harness_losses, *data, 0.3, positives="in")
     harness.harness_set_order(ORDERS[order], ctypes.c_uint64(7))
     ours = losses_and_gradients(harness_losses, *data, 0.3, positives="in")
@@ -524,7 +586,7 @@ def scenarios(dtype):
     the fused kernels. With temperatures."""
     yield 0.3, batch(250, 3, 40, dtype)
     yield 0.02, batch(150, 3, 24, dtype)
-    yield 0.3, batch(70, 3, 260, dtype)
+    yield 0.3, batch(150, 3, 260, dtype)
 
 
 def run_scenarios(dtype):

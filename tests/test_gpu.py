@@ -97,6 +97,17 @@ def test_values_and_gradients_match_the_oracle(dtype, temperature, positives, no
         assert_close(ours, oracle, allowance(dtype, temperature), skip)
 
 
+@pytest.mark.parametrize("temperature", [0.02, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_wide_latents_in_many_chunks(dtype, temperature):
+    data = batch(9001, 40, 264, dtype, skew=2.0)
+    exact = (data[0].double(), data[1].double(), data[2])
+    options = {"positives": "in", "reduction": "none"}
+    oracle = values_and_gradients(reference, *exact, temperature, **options)
+    ours = values_and_gradients(functional, *data, temperature, **options)
+    assert_close(ours, oracle, allowance(dtype, temperature))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("positives", ["out", "in"])
 def test_low_precision_is_no_worse_than_the_plain_formula_in_it(dtype, positives):

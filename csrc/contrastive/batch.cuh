@@ -129,20 +129,20 @@ struct OwnProducts {
   }
 };
 
-// Visits the products of two sets of latents in chunks of a size that stays in a GPU's second-level cache.
+// Visits the products of two sets of latents in chunks. Where both are the same set, chunks left of the diagonal are
+// left out: those right of it mirror them, and are visited with `mirrored`. On the diagonal pairs appear both ways.
 template <typename T, typename Visit>
 void for_each_chunk(const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const Visit& visit) {
-  constexpr int64_t kLargest = 3072;
+  const bool same = &rows == &columns;
   const auto type = c10::CppTypeToScalarType<Accumulate<T>>::value;
-  for (int64_t row = 0; row < rows.rows(); row += kLargest) {
-    const auto row_values = rows.values.narrow(0, row, std::min(kLargest, rows.rows() - row));
-    for (int64_t column = 0; column < columns.rows(); column += kLargest) {
-      const auto column_values = columns.values.narrow(0, column, std::min(kLargest, columns.rows() - column));
+  for (int64_t row = 0; row < rows.rows(); row += chunk_rows()) {
+    const auto row_values = rows.values.narrow(0, row, std::min(chunk_rows(), rows.rows() - row));
+    for (int64_t column = same ? row : 0; column < columns.rows(); column += chunk_columns()) {
+      const auto column_values = columns.values.narrow(0, column, std::min(chunk_columns(), columns.rows() - column));
       const auto products = wide_product(row_values, column_values.t(), type);
-      visit(
-          Chunk<Accumulate<T>>{
-              output_pointer<Accumulate<T>>(products), row, column, row_values.size(0), column_values.size(0)},
-          column_values);
+      const Chunk<Accumulate<T>> chunk{
+          output_pointer<Accumulate<T>>(products), row, column, row_values.size(0), column_values.size(0)};
+      visit(chunk, row_values, column_values, same && column >= row + chunk_rows());
     }
   }
 }

@@ -48,14 +48,20 @@ void launch_pairs(
     if (!pairs.accumulate) {
       grad.zero_();
     }
-    for_each_chunk(rows, columns, [&](const Chunk<Accumulate<T>>& chunk, const Tensor& column_values) {
-      const auto weights = at::empty({chunk.row_count, chunk.column_count}, rows.values.options());
-      launch(
-          chunk_backward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads, 0, pairs, chunk,
-          output_pointer<T>(weights));
-      grad.select(0, 0).narrow(0, chunk.first_row, chunk.row_count).add_(
-          wide_product(weights, column_values, grad.scalar_type()));
-    });
+    const auto add_product = [&](int64_t first_row, const Tensor& weights, const Tensor& values) {
+      grad.select(0, 0).narrow(0, first_row, weights.size(0)).add_(wide_product(weights, values, grad.scalar_type()));
+    };
+    for_each_chunk(
+        rows, columns, [&](const auto& chunk, const Tensor& row_values, const Tensor& column_values, bool mirrored) {
+          const auto weights = at::empty({chunk.row_count, chunk.column_count}, rows.values.options());
+          launch(
+              chunk_backward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads, 0, pairs, chunk,
+              output_pointer<T>(weights));
+          add_product(chunk.first_row, weights, column_values);
+          if (mirrored) {
+            add_product(chunk.first_column, weights.t(), row_values);
+          }
+        });
   } else if constexpr (kOnMatrixUnits<T>) {
     pairs.width == 64 ? launch_mma_backward<64>(pairs, splits)
         : pairs.width == 128 ? launch_mma_backward<128>(pairs, splits) : launch_mma_backward<256>(pairs, splits);

@@ -13,6 +13,11 @@
 #include "../../csrc/common/launch.cuh"
 
 namespace harness {
+
+int hopper = 0;
+int64_t chunk_rows = 64;
+int64_t chunk_columns = 32;
+
 namespace {
 
 // Also decides when an asynchronous copy lands: as late as it may, at once, or at random one or the other.
@@ -24,7 +29,6 @@ struct Settings {
   Fault fault = Fault::kNone;
   std::string fault_at;             // "file:line"
   std::map<std::string, int64_t> calls[kFaults];
-  int hopper = 0;
 };
 Settings settings;
 
@@ -311,10 +315,6 @@ void wait_for_copies(int pending) {
   }
 }
 
-int hopper() {
-  return settings.hopper;
-}
-
 void publish_shared() {
   for (int& writer : unpublished) {
     writer = writer == static_cast<int>(current->position.thread.x) ? -1 : writer;
@@ -398,13 +398,18 @@ __attribute__((visibility("default"))) void harness_set_order(int order, uint64_
   harness::settings.seed = seed;
 }
 
+__attribute__((visibility("default"))) void harness_set_chunk(int64_t rows, int64_t columns) {
+  harness::chunk_rows = rows;
+  harness::chunk_columns = columns;
+}
+
 __attribute__((visibility("default"))) void harness_plant(int fault, const char* at) {
   harness::settings.fault = static_cast<harness::Fault>(fault);
   harness::settings.fault_at = at;
 }
 
 __attribute__((visibility("default"))) void harness_set_hopper(int wanted) {
-  harness::settings.hopper = wanted;
+  harness::hopper = wanted;
 }
 
 __attribute__((visibility("default"))) void harness_clear_calls() {

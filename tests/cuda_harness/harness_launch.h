@@ -14,8 +14,10 @@ namespace harness {
 
 void run(dim3 blocks, int threads, int64_t shared, const std::function<void()>& thread);
 
-// Which of Hopper's kernels the tests want, as a number.
-int hopper();
+// What the tests set with harness_set_hopper and harness_set_chunk.
+extern int hopper;
+extern int64_t chunk_rows;
+extern int64_t chunk_columns;
 
 }  // namespace harness
 
@@ -33,10 +35,17 @@ inline int64_t shared_memory_limit() {
 }
 
 inline HopperKernels hopper_kernels() {
-  return static_cast<HopperKernels>(harness::hopper());
+  return static_cast<HopperKernels>(harness::hopper);
 }
 template <typename Kernel>
 void check_hopper(Kernel*) {}
+
+inline int64_t chunk_rows() {
+  return harness::chunk_rows;
+}
+inline int64_t chunk_columns() {
+  return harness::chunk_columns;
+}
 
 inline at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
   return at::mm(a.to(type), b.to(type));
