@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command and under nine minutes: builds the extension with CUDA from this tree, runs
-# the GPU tests, compute-sanitizer on small shapes, and the benchmarks; writes benchmarks/results/gpu_losses.json and
+# the GPU tests, compute-sanitizer on small shapes, and the benchmarks; writes benchmarks/results/gpu_losses*.json and
 # gpu_check.json. Needs python3 with a CUDA build of PyTorch, pytest and ninja, and nvcc; downloads nothing.
 #
 #   PYTHON=python3 benchmarks/gpu_check.sh [folder for logs]
@@ -48,6 +48,17 @@ if [ $failed -eq 0 ]; then
   # The benchmarks come before the sanitizer: they are what a short lease is for.
   step benchmarks 150 "$PYTHON" benchmarks/gpu_losses.py --output "$RESULTS/gpu_losses.json"
   cat "$LOGS/benchmarks.log"
+  # The kernels with Hopper's own instructions, which have to be asked for until they have been seen to win.
+  if [ "$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_capability())')" = "(9, 0)" ]; then
+    for hopper in on polynomial; do
+      step "hopper_${hopper}_tests" 60 env MCFA_FAST_HOPPER=$hopper "$PYTHON" -m pytest -q --maxfail=15 \
+        -p no:cacheprovider -c pyproject.toml --rootdir . tests/test_gpu.py \
+        -k "values_and_gradients or low_precision or bitwise or captured or streams or million"
+      step "hopper_$hopper" 40 env MCFA_FAST_HOPPER=$hopper "$PYTHON" benchmarks/gpu_losses.py --fused \
+        --output "$RESULTS/gpu_losses_hopper_$hopper.json"
+      cat "$LOGS/hopper_$hopper.log"
+    done
+  fi
   if "$PYTHON" -c "import hypothesis, mcfa_fast, tensorboard" 2> /dev/null; then
     step training_tests 100 "$PYTHON" -m pytest -q -p no:cacheprovider -c pyproject.toml --rootdir . -k "cuda or captured" \
       tests/test_training_step.py tests/test_training_trainer.py

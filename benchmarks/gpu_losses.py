@@ -3,13 +3,15 @@
     python benchmarks/gpu_losses.py --output benchmarks/results/gpu_losses.json
 
 Every case is checked against the float64 definition on a part of its batch before it is timed.
-Times are medians over CUDA events, after warm-up.
+Times are medians over CUDA events, after warm-up. With --fused only the kernels are measured that
+MCFA_FAST_HOPPER chooses between.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 from itertools import product
 from pathlib import Path
@@ -211,6 +213,7 @@ def environment() -> dict[str, str]:
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
         "extension": str(load().build_info()),
+        "hopper": os.environ.get("MCFA_FAST_HOPPER", "off"),
     }
 
 
@@ -219,6 +222,7 @@ def main() -> None:
     default = Path(__file__).parent / "results" / "gpu_losses.json"
     parser.add_argument("--output", type=Path, default=default)
     parser.add_argument("--quick", action="store_true", help="without the largest case and rivals")
+    parser.add_argument("--fused", action="store_true", help="only latents of at most 128 numbers")
     options = parser.parse_args()
     result = {"environment": environment(), "ceilings": ceilings(), "losses": [], "alignment": []}
 
@@ -228,14 +232,14 @@ def main() -> None:
 
     print(json.dumps(result["environment"] | result["ceilings"]), flush=True)
     bandwidth = result["ceilings"]["copy_bytes_per_second"]
-    names = ("wasserstein", "kl", "l1", "reparameterize")
+    names = () if options.fused else ("wasserstein", "kl", "l1", "reparameterize")
     for name, dtype in product(names, (torch.bfloat16, torch.float32)):
         row = run_or_reason(lambda n=name, d=dtype: measure_alignment(n, d, bandwidth))
         result["alignment"].append(row)
         print(json.dumps(row), flush=True)
         save()
     for instances, width, floor, target in CASES:
-        if options.quick and instances > 100_000:
+        if (options.quick and instances > 100_000) or (options.fused and width > 128):
             continue
         row = run_or_reason(
             lambda c=(instances, width, floor, target): measure_losses(*c, torch.bfloat16)
@@ -243,6 +247,8 @@ def main() -> None:
         result["losses"].append(row)
         print(json.dumps(row), flush=True)
         save()
+    if options.fused:
+        return
     row = run_or_reason(lambda: measure_losses(16_384, 64, None, None, torch.float32))
     result["losses"].append(row)
     print(json.dumps(row), flush=True)

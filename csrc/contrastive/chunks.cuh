@@ -8,11 +8,13 @@
 namespace mcfa_fast {
 
 constexpr int kChunkThreads = 256;
-constexpr int kChunkTerms = 4;     // that a thread takes at a time
 constexpr int kStripColumns = 16;  // adjacent columns of a block: half a warp reads 64 bytes in one piece
 constexpr int kStripThreads = 1024;
+// Terms that a thread takes at a time; of float64 it has no registers for more.
 template <typename A>
-constexpr int kStripTerms = sizeof(A) == 4 ? 8 : 1;  // of float64 a thread has no registers for more
+constexpr int kChunkTerms = sizeof(A) == 4 ? 4 : 1;
+template <typename A>
+constexpr int kStripTerms = sizeof(A) == 4 ? 8 : 1;
 
 // The chunk of products [row_count, column_count] beginning at (first_row, first_column) of the whole.
 template <typename A>
@@ -42,6 +44,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_forward_kernel(
   using A = Accumulate<T>;
   A* scratch = reinterpret_cast<A*>(shared_memory());
   constexpr int kWarps = kChunkThreads / 32;
+  constexpr int kTerms = kChunkTerms<A>;
   const int64_t row = chunk.first_row + blockIdx.x;
   if (row >= kept_count(pairs.kept_rows, pairs.row_count)) {
     return;
@@ -53,16 +56,16 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_forward_kernel(
   const A* products = chunk.products + blockIdx.x * chunk.column_count;
   auto sum = empty_sum(scaling);
   auto positive = empty_sum(scaling);
-  for (int64_t first = threadIdx.x; first < chunk.column_count; first += kChunkTerms * kChunkThreads) {
+  for (int64_t first = threadIdx.x; first < chunk.column_count; first += kTerms * kChunkThreads) {
     const auto other = [&](int k) {
       const int64_t place = first + k * kChunkThreads;
       const int64_t column = chunk.first_column + place;
       const bool counts = place < chunk.column_count && column < kept_columns && !(pairs.same && column == row);
       return counts ? products[place] : A(-INFINITY);
     };
-    add_terms<kChunkTerms>(sum, scaling, other);
+    add_terms<kTerms>(sum, scaling, other);
     if (begin < end) {
-      add_terms<kChunkTerms>(positive, scaling, [&](int k) {
+      add_terms<kTerms>(positive, scaling, [&](int k) {
         const int64_t column = chunk.first_column + first + k * kChunkThreads;
         return column >= begin && column < end ? other(k) : A(-INFINITY);
       });

@@ -1,5 +1,5 @@
 // The contrastive losses on the GPU, backward: every similarity is computed once more and its weight multiplied back onto
-// the latents, row by row, so that no two blocks write to one place.
+// the latents, row by row (wide latents: chunk by chunk, one after the other), so that no two blocks write to one place.
 #include <torch/library.h>
 
 #include "batch.cuh"

@@ -111,13 +111,14 @@ __device__ __forceinline__ void multiply_tile(
 template <typename Start, typename Visit, typename After>
 __device__ __forceinline__ void for_each_tile(
     const TileRange& tiles, const Start& start, const Visit& visit, const After& after) {
-  if (tiles.first < tiles.last) {
+  const int last = static_cast<int>(tiles.last);
+  int tile = static_cast<int>(tiles.first);
+  if (tile < last) {
     start(0);
   }
   copy_async_commit();
-  int stage = 0;
-  for (int64_t tile = tiles.first; tile < tiles.last; ++tile) {
-    if (tile + 1 < tiles.last) {
+  for (int stage = 0; tile < last; ++tile, stage = 1 - stage) {
+    if (tile + 1 < last) {
       start(1 - stage);
     }
     copy_async_commit();
@@ -126,7 +127,6 @@ __device__ __forceinline__ void for_each_tile(
     visit(tile, stage);
     barrier();  // this tile has been read
     after(tile);
-    stage = 1 - stage;
   }
   copy_async_wait<0>();
 }

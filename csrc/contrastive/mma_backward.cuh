@@ -177,11 +177,11 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
     copies.start(columns + stage * Shape::kTile + copies.place());
     term_copies.start(column_terms + stage * 2 * Shape::kColumns);
   };
-  const auto visit = [&](int64_t tile, int stage) {
+  const auto visit = [&](int tile, int stage) {
     const T* latents = columns + stage * Shape::kTile;
     float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
     multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, latents);
-    own.template weigh<0>(s, static_cast<int>(tile), row_terms, column_terms + stage * 2 * Shape::kColumns);
+    own.template weigh<0>(s, tile, row_terms, column_terms + stage * 2 * Shape::kColumns);
 #pragma unroll
     for (int part = 0; part < Shape::kColumns / 16; ++part) {
       uint32_t a[Shape::kRowBlocks][4];
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
   RowCopies<T, kWidth, Shape::kRows, Shape::kThreads> row_copies(pairs.rows, own.first_row(), pairs.row_count);
   row_copies.start(rows + row_copies.place());
   TermCopies<Shape::kRows>(pairs.row_terms, own.first_row(), pairs.row_count).start(row_terms);
-  for_each_tile(tiles, start, visit, [](int64_t) {});
+  for_each_tile(tiles, start, visit, [](int) {});
 
 #pragma unroll
   for (int n = 0; n < kWidth / 8; ++n) {

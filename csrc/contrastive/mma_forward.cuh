@@ -41,11 +41,11 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
   RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(
       pairs.columns, tiles.first * Shape::kColumns, kept_columns);
   const auto start = [&](int stage) { copies.start(columns + stage * Shape::kTile + copies.place()); };
-  const auto visit = [&](int64_t tile, int stage) {
+  const auto visit = [&](int tile, int stage) {
     float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
     multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, columns + stage * Shape::kTile);
 
-    const int64_t first_column = tile * Shape::kColumns;
+    const int64_t first_column = static_cast<int64_t>(tile) * Shape::kColumns;
     const int64_t end_column = first_column + Shape::kColumns;
     const bool masked = end_column > kept_columns ||
         (pairs.same && first_column < first_row + Shape::kRows && end_column > first_row);
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
   };
   RowCopies<T, kWidth, Shape::kRows, Shape::kThreads> row_copies(pairs.rows, first_row, pairs.row_count);
   row_copies.start(rows + row_copies.place());
-  for_each_tile(tiles, start, visit, [](int64_t) {});
+  for_each_tile(tiles, start, visit, [](int) {});
 
 #pragma unroll
   for (int slot = 0; slot < kSlots; ++slot) {
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
         first_column / Shape::kColumns, (end_of(chunk.column) + Shape::kColumns - 1) / Shape::kColumns};
     RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(pairs.columns, first_column, kept);
     const auto start = [&](int stage) { copies.start(columns + stage * Shape::kTile + copies.place()); };
-    const auto visit = [&](int64_t tile, int stage) {
+    const auto visit = [&](int tile, int stage) {
       float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
       multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, columns + stage * Shape::kTile);
 #pragma unroll
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
           }
         }
       }
-      const int64_t first_column = tile * Shape::kColumns;
+      const int64_t first_column = static_cast<int64_t>(tile) * Shape::kColumns;
       if (first_column + Shape::kColumns > kept || first_column < first_row + Shape::kRows) {
         const int columns_left = static_cast<int>(kept - first_column);  // of less than a chunk
         const int rows_left = static_cast<int>(kept - first_row < Shape::kRows ? kept - first_row : Shape::kRows);
@@ -249,8 +249,8 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
         column_sums[warp * Shape::kColumns + column_of(first + k)] = down[k];
       }
     };
-    const auto add_columns = [&](int64_t tile) {
-      const int64_t first_column = tile * Shape::kColumns;
+    const auto add_columns = [&](int tile) {
+      const int64_t first_column = static_cast<int64_t>(tile) * Shape::kColumns;
       const bool both_orders = first_column < first_row + Shape::kRows;
       if (both_orders || threadIdx.x >= Shape::kColumns || first_column + threadIdx.x >= kept) {
         return;
