@@ -1,6 +1,9 @@
 """The operators on a GPU: against the float64 oracle, deterministic, without synchronisation."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -260,6 +263,25 @@ def test_an_impossible_temperature():
     on_gpu = torch.tensor(-1.0, device="cuda")
     for positives in ("out", "in"):
         assert functional.vtov_loss(visual, labels, temperature=on_gpu, positives=positives).isnan()
+
+
+def test_an_impossible_choice_of_kernels():
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import losses_only, torch\n"
+        "losses = losses_only.load()[0]\n"
+        "visual = torch.randn(8, 4, device='cuda').bfloat16().requires_grad_()\n"
+        "loss = losses.vtov_loss(visual, torch.arange(8, device='cuda') // 2, temperature=0.5)\n"
+        "loss.backward()"
+    )
+    folder = Path(_spec.origin).parent
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "MCFA_FAST_HOPPER": "maybe", "PYTHONPATH": str(folder.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode != 0
+    assert "expected 'off', 'on' or 'polynomial', but got 'maybe'" in result.stderr
 
 
 def test_autocast():

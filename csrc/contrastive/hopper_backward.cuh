@@ -35,7 +35,8 @@ class PanelCopies : public RowCopies<T, kWidth, kCount, HopperShape<kWidth>::kTh
  public:
   using Base::Base;
   static __device__ __forceinline__ int place() {
-    return Base::column() / kPanelWidth * kCount * kPanelWidth + swizzled(Base::row_in_tile(), Base::column() % kPanelWidth);
+    const int panel = Base::column() / kPanelWidth * kCount * kPanelWidth;
+    return panel + swizzled(Base::row_in_tile(), Base::column() % kPanelWidth);
   }
 };
 

@@ -7,5 +7,6 @@
 #include "hopper_backward.cuh"
 #include "mma_backward.cuh"
 #include "mma_forward.cuh"
+#include "mma_symmetric.cuh"
 #include "rows.cuh"
 #include "simt.cuh"

@@ -6,8 +6,9 @@
 // NaN when a block starts, asynchronous copies land at once or as late as the program allows, and a thread that misses a
 // barrier or takes another path through a warp's instruction is an error.
 //
-// For tests of the harness itself, a fault can be planted at one call: a barrier left out, a copy that is not waited
-// for, an address 16 bytes (or one number) off, a fence left out. The call is named by its source line, so the kernels carry no trace of it.
+// For tests of the harness itself, a fault can be planted at one call: a barrier or a fence left out, a copy or a product
+// that is not waited for, an address 16 bytes or one number off. The call is named by its source line, so the kernels carry
+// no trace of it.
 #pragma once
 
 #include <cmath>
