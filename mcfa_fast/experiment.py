@@ -44,7 +44,8 @@ def run(
     With `run_dir`, a killed run resumes there, and the folder ends up with the training run's own
     files (configuration, checkpoint, metrics), ``classifier.pt`` for
     :meth:`~mcfa_fast.inference.classifier.MCFAClassifier.load`, ``results.json`` and, for a
-    generalized task, the curves as ``curve_METHOD.csv``.
+    generalized task, the curves as ``curve_METHOD.csv``. The classifier's method is
+    :attr:`~mcfa_fast.config.MCFAConfig.recommended_method`.
 
     Test rows are used for the final evaluation only. The one exception is ``selection="test"``,
     which the authors' code does and only ``mode="reference"`` allows: it keeps the epoch of the
@@ -95,7 +96,7 @@ def run(
     results = {}
     for method in METHODS:
         results[method] = evaluate(classifier.set_params(method=method), dataset, split)
-    classifier.set_params(method="softmax")
+    classifier.set_params(method=config.recommended_method)
     if config.selection == "test":
         for method in ("softmax", "ensemble"):  # both use the epoch of the softmax that was chosen
             results[method] = replace(results[method], note=OPTIMISTIC)

@@ -45,7 +45,7 @@ def test_train_prints_the_results_of_both_classifiers(tmp_path):
         "train", "--data", "digits", "--split", "7/3:1", *ONE_EPOCH, "--run-dir", tmp_path
     )
     assert result.exit_code == 0, result.output
-    for word in ("digits, split 7/3:1", "softmax", "nearest", "ZSL"):
+    for word in ("digits, split 7/3:1", "softmax", "nearest", "ZSL", "take softmax unless"):
         assert word in result.output
 
 
@@ -72,7 +72,9 @@ def test_evaluate_gives_the_results_of_the_run_again(run_dir):
 def test_evaluate_with_a_calibration_moves_from_seen_to_unseen(run_dir):
     result = invoke("evaluate", run_dir, "--calibration", "1e6")
     assert result.exit_code == 0, result.output
-    seen = [line.split("│")[3].strip() for line in result.output.splitlines() if "softmax" in line]
+    seen = [
+        line.split("│")[3].strip() for line in result.output.splitlines() if "│ softmax" in line
+    ]
     assert seen == ["0.0"]
 
 
@@ -110,6 +112,34 @@ def test_predict_writes_what_the_classifier_says(run_dir, tmp_path, method):
     assert float(rows[0]["score"]) == pytest.approx(
         classifier.predict_proba(features).max(axis=1)[0], rel=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "method"), [([], "nearest"), (["--method", "softmax"], "softmax")]
+)
+def test_predict_takes_the_method_of_the_saved_classifier(nearest_run, tmp_path, options, method):
+    features = mf.data.load("digits").features[:200]
+    np.save(tmp_path / "features.npy", features)
+    output = tmp_path / "labels.npy"
+    arguments = [tmp_path / "features.npy", "-o", output, "--format", "npy", *options]
+    result = invoke("predict", nearest_run, *arguments)
+    assert result.exit_code == 0 and f"classified with {method}," in result.output
+    classifier = mf.MCFAClassifier.load(nearest_run / "classifier.pt")
+    expected = {
+        name: classifier.set_params(method=name).predict(features)
+        for name in ("nearest", "softmax")
+    }
+    assert not np.array_equal(expected["nearest"], expected["softmax"])
+    assert np.array_equal(np.load(output)["class"][:, 0], expected[method])
+
+
+def test_mode_best_saves_the_classifier_it_is_meant_for(tmp_path):
+    short = ["--set", "selection=last", "--set", "classifier_epochs=1"]
+    result = invoke("train", "--mode", "best", *short, "--run-dir", tmp_path)
+    assert result.exit_code == 0 and "take nearest unless --method" in result.output
+    assert mf.MCFAClassifier.load(tmp_path / "classifier.pt").method == "nearest"
+    result = invoke("evaluate", tmp_path)
+    assert result.exit_code == 0 and "take nearest unless --method" in result.output
 
 
 def test_predict_shows_its_progress_on_a_terminal_only(run_dir, tmp_path, monkeypatch):

@@ -52,7 +52,12 @@ DataOption = Annotated[
     str, typer.Option(help="A dataset folder, an xlsa17 folder, the authors' folder, or 'digits'.")
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
-MethodOption = Annotated[Method, typer.Option(help="Which classifier.")]
+MethodOption = Annotated[
+    Optional[Method],
+    typer.Option(
+        help="Which classifier (default: the run's own, nearest for --mode best, else softmax)."
+    ),
+]
 CalibrationOption = Annotated[
     Optional[float],
     typer.Option(help="Subtract this from the scores of seen classes (calibrated stacking)."),
@@ -103,6 +108,12 @@ def fail(message: str) -> None:
     text = f"[bold red]error:[/] {escape(message)}"
     Console(stderr=True).print(text, highlight=False, soft_wrap=True)
     raise typer.Exit(1)
+
+
+def print_own_classifier(method: str) -> None:
+    """Which of a run's classifiers the commands use that have an option --method."""
+    text = f"predict, export and serve take {method} unless --method says otherwise"
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

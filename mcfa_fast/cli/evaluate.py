@@ -16,6 +16,7 @@ from mcfa_fast.cli.common import (
     errors_as_messages,
     load_classifier,
     load_data,
+    print_own_classifier,
     read_source,
 )
 from mcfa_fast.cli.tables import class_table, summary_table
@@ -36,9 +37,13 @@ def evaluate(
     device: DeviceOption = "cpu",
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class.")] = False,
 ) -> None:
-    """Evaluate the classifiers of a run again, on the test images of its split."""
+    """Evaluate all classifiers of a run again, on the test images of its split.
+
+    It names the one that predict, export and serve take unless --method says otherwise.
+    """
     with errors_as_messages():
         classifier = load_classifier(run_dir, device, calibration=calibration)
+        own = classifier.method
         source = read_source(run_dir)
         dataset = load_data(source | ({"data": data} if data else {}))
         generalized = classifier.config_.task == "gzsl"
@@ -56,5 +61,6 @@ def evaluate(
             for method in Method
         }
         console.print(summary_table(results))
+        print_own_classifier(own)
         if per_class:
             console.print(class_table(results))

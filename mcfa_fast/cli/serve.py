@@ -12,7 +12,6 @@ import typer
 from mcfa_fast.cli.common import (
     CLASSIFIER_FILE,
     CalibrationOption,
-    Method,
     MethodOption,
     RunArgument,
     console,
@@ -28,7 +27,7 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
     ] = 8000,
-    method: MethodOption = Method.softmax,
+    method: MethodOption = None,
     calibration: CalibrationOption = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows in a request.")] = 10_000,
     max_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.")] = 8 * 2**20,

@@ -56,7 +56,12 @@ def sweep(
     ] = None,
     task: Annotated[Preset, typer.Option(help="What to tune for.")] = Preset.zsl,
     mode: Annotated[Mode, typer.Option(help="Preset of all other options.")] = Mode.paper,
-    method: Annotated[Method, typer.Option(help="Classifier to judge by.")] = Method.softmax,
+    method: Annotated[
+        Optional[Method],
+        typer.Option(
+            help="Classifier to judge by (default: nearest for --mode best, else softmax)."
+        ),
+    ] = None,
     search: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -119,7 +124,7 @@ def sweep(
                 splits=parts(splits) if splits else None,
                 task=task.value,
                 mode=mode.value,
-                method=method.value,
+                method=method and method.value,
                 fixed=parse_settings(settings or []),
                 seeds=parse_seeds(seeds),
                 folds=folds,

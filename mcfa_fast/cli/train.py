@@ -24,6 +24,7 @@ from mcfa_fast.cli.common import (
     errors_as_messages,
     load_data,
     parse_settings,
+    print_own_classifier,
 )
 from mcfa_fast.cli.tables import summary_table
 from mcfa_fast.experiment import run as run_experiment
@@ -125,3 +126,5 @@ def train_and_report(
     seconds = time.perf_counter() - start
     kept = f"; everything about it is in {run_dir}" if source is not None else ""
     console.print(f"The run took {seconds:.0f} s{kept}", highlight=False, soft_wrap=True)
+    if source is not None:
+        print_own_classifier(config.recommended_method)
