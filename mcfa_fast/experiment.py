@@ -62,10 +62,11 @@ def run(
 
     Returns:
         An :class:`~mcfa_fast.evaluation.evaluate.Evaluation` per method: "softmax", "nearest" and
-        "ensemble".
+        "ensemble". Nothing if no unseen class of the split has test rows.
 
     Raises:
-        ValueError: when the split does not suit the task, or `run_dir` holds another run.
+        ValueError: when the split does not suit the task, or lacks the test rows that
+            ``selection="test"`` needs, or `run_dir` holds another run.
 
     Example:
         >>> from mcfa_fast import data
@@ -87,6 +88,7 @@ def run(
     images = dataset.features[split.train], dataset.labels[split.train], dataset.semantics
     classes = {"class_names": dataset.class_names, "unseen_classes": split.unseen_classes}
     if config.selection == "test":
+        split.check_testable()
         model = Trainer(config, *images, device=device, run_dir=run_dir, progress=progress).fit()
         monitor = _test_monitor(model, dataset, split)
         classifier.fit_from_model(model, *images, **classes, monitor=monitor)
@@ -94,8 +96,9 @@ def run(
         classifier.fit(*images, **classes)
 
     results = {}
-    for method in METHODS:
-        results[method] = evaluate(classifier.set_params(method=method), dataset, split)
+    if split.test_unseen.size:
+        for method in METHODS:
+            results[method] = evaluate(classifier.set_params(method=method), dataset, split)
     classifier.set_params(method=config.recommended_method)
     if config.selection == "test":
         for method in ("softmax", "ensemble"):  # both use the epoch of the softmax that was chosen

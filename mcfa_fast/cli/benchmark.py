@@ -95,6 +95,8 @@ def benchmark(
         names = resolve_methods(parts(methods))
         chosen_splits = resolve_splits(dataset, parts(splits) if splits else dataset.split_names)
         planned = plan(names, chosen_splits, parts(tasks), parse_seeds(seeds))
+        for split, task in {(job["split"], job["task"]) for job in planned}:
+            dataset.split(split, generalized=task == "gzsl").check_testable()
         if not planned:
             raise ValueError("splits: expected at least one run, but the data has no splits")
         out = out or Path("runs") / f"benchmark-{dataset.name}"

@@ -10,7 +10,6 @@ import typer
 from mcfa_fast.cli.common import (
     CalibrationOption,
     DeviceOption,
-    Method,
     RunArgument,
     console,
     errors_as_messages,
@@ -19,9 +18,10 @@ from mcfa_fast.cli.common import (
     print_own_classifier,
     read_source,
 )
-from mcfa_fast.cli.tables import class_table, summary_table
+from mcfa_fast.cli.tables import class_table, print_results
 from mcfa_fast.data.checks import describe_classes
 from mcfa_fast.evaluation import evaluate as evaluate_classifier
+from mcfa_fast.inference import METHODS
 
 
 def evaluate(
@@ -54,13 +54,14 @@ def evaluate(
             raise ValueError(
                 f"split {chosen.name!r}: the run was trained on its unseen classes {names}"
             )
-        results = {
-            method.value: evaluate_classifier(
-                classifier.set_params(method=method.value), dataset, chosen
-            )
-            for method in Method
-        }
-        console.print(summary_table(results))
+        if not generalized:
+            chosen.check_testable()
+        results = {}
+        if chosen.test_unseen.size:
+            for method in METHODS:
+                classifier.set_params(method=method)
+                results[method] = evaluate_classifier(classifier, dataset, chosen)
+        print_results(results, classifier.set_params(method=own), dataset, chosen)
         print_own_classifier(own)
-        if per_class:
+        if per_class and results:
             console.print(class_table(results))

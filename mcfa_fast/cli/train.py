@@ -22,11 +22,12 @@ from mcfa_fast.cli.common import (
     SplitOption,
     console,
     errors_as_messages,
+    load_classifier,
     load_data,
     parse_settings,
     print_own_classifier,
 )
-from mcfa_fast.cli.tables import summary_table
+from mcfa_fast.cli.tables import print_results
 from mcfa_fast.experiment import run as run_experiment
 from mcfa_fast.training.checkpoint import write_atomically
 
@@ -122,9 +123,11 @@ def train_and_report(
     if source is not None:  # not before: the folder may be that of another run
         content = json.dumps(source | {"split": split}, indent=2) + "\n"
         write_atomically(run_dir / DATA_FILE, lambda file: file.write(content.encode()))
-    console.print(summary_table(results))
+    classifier = load_classifier(run_dir)
+    generalized = config.task == "gzsl"
+    print_results(results, classifier, dataset, dataset.split(split, generalized=generalized))
     seconds = time.perf_counter() - start
     kept = f"; everything about it is in {run_dir}" if source is not None else ""
     console.print(f"The run took {seconds:.0f} s{kept}", highlight=False, soft_wrap=True)
     if source is not None:
-        print_own_classifier(config.recommended_method)
+        print_own_classifier(classifier.method)

@@ -28,7 +28,8 @@ def load_folder(
     ``semantics.npz``         named descriptors ``[C, A]``. With an array ``NAME_index [C]``, row j
                               of ``NAME`` belongs to class ``NAME_index[j]``. Arrays called
                               ``*_index`` or ``*_names`` are not descriptors
-    ``splits.json``           optional, see :mod:`mcfa_fast.data.splits_json`
+    ``splits.json``           optional, see :mod:`mcfa_fast.data.splits_json`; without it, classes
+                              that have no rows are the unseen ones
     ========================= =====================================================================
 
     Args:
