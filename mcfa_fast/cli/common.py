@@ -66,7 +66,8 @@ EncoderOption = Annotated[
     str,
     typer.Option(
         metavar="PATH|NAME",
-        help="The sentence-transformers model that described the run's classes.",
+        help="A sentence-transformers model, always the same for all classes that are to be told "
+        "apart.",
     ),
 ]
 FeaturesOption = Annotated[
