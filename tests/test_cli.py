@@ -49,6 +49,55 @@ def test_train_prints_the_results_of_both_classifiers(tmp_path):
         assert word in result.output
 
 
+def test_runs_of_different_options_have_different_folders_by_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits = mf.data.load("digits")
+    data = mf.data.save_folder(digits, tmp_path / "data")
+    for name in ("features_32.npy", "features_64.npy"):
+        np.save(data / name, digits.features[:, : int(name[9:11])])
+    (data / "features.npy").unlink()
+    options = ["--data", data, "--features", "64", *ONE_EPOCH]
+    many = [f"--set={name}_weight=0.5" for name in ("alignment", "kl", "reconstruction", "vtov")]
+    for other in (
+        [],
+        ["--features", "32"],
+        ["--semantics", "semantics"],
+        ["--set", "epochs=2"],
+        ["--set", "positives=in", "--set", "kl_warmup=[0, 5]"],
+        ["--set", "kl_warmup=[0, 5]", "--set", "positives=in", "--seed", "1"],
+        *([*many, "--set", f"visual_dropout=0.{digit}"] for digit in (1, 2)),
+    ):
+        result = invoke("train", *options, *other)
+        assert result.exit_code == 0, result.output
+    names = sorted(folder.name for folder in (tmp_path / "runs").iterdir())
+    short = [name for name in names if "weight" not in name]
+    stem, end = "7_3_0-zsl-paper-classifier_epochs=1-epochs", "seed0"
+    assert short == sorted(
+        [
+            f"data-64-{stem}=1-{end}",
+            f"data-32-{stem}=1-{end}",
+            f"data-64-semantics-{stem}=1-{end}",
+            f"data-64-{stem}=2-{end}",
+            f"data-64-{stem}=1-kl_warmup=_0,_5_-positives=in-{end}",
+            f"data-64-{stem}=1-kl_warmup=_0,_5_-positives=in-seed1",
+        ]
+    )
+    assert len(names) == 8 and 120 < max(map(len, names)) < 140
+
+
+def test_runs_of_different_files_of_options_have_different_folders_by_default(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        config = mf.MCFAConfig.paper(epochs=number, classifier_epochs=1)
+        (tmp_path / "best.json").write_text(config.model_dump_json())
+        for _ in range(2):  # the second resumes the first
+            result = invoke("train", "--config", "best.json")
+            assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
 def test_train_again_with_other_options_refuses_the_folder(run_dir):
     result = invoke("train", "--preset", "gzsl", "--set", "epochs=2", "--run-dir", run_dir)
     assert result.exit_code == 1

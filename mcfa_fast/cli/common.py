@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -23,6 +25,8 @@ DATA_FILE = "data.json"
 
 CLASSIFIER_FILE = "classifier.pt"
 """In a run folder: the trained classifier."""
+
+_NAME_LENGTH = 120
 
 
 class Preset(str, Enum):
@@ -139,6 +143,24 @@ def parse_seeds(text: str) -> list[int]:
         return [int(part) for part in parts(text)]
     except ValueError:
         raise ValueError(f"seeds: expected whole numbers with commas, got {text!r}") from None
+
+
+def default_folder(*parts: str | None) -> Path:
+    """The folder below runs/ whose name has all parts, without those that are None.
+
+    Example:
+        >>> default_folder("aid", "512", None, "20/10:0", "epochs=3").name
+        'aid-512-20_10_0-epochs=3'
+    """
+    name = "-".join(part for part in parts if part)
+    if len(name) > _NAME_LENGTH:  # longer ones, file systems refuse
+        name = f"{name[:_NAME_LENGTH]}-{short_digest(name)}"
+    return Path("runs") / re.sub(r"[^\w.,=+-]", "_", name)
+
+
+def short_digest(text: str) -> str:
+    """A few characters that tell texts apart."""
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def load_data(source: dict[str, Any]) -> mf.data.Dataset:

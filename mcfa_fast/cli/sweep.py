@@ -23,6 +23,7 @@ from mcfa_fast.cli.common import (
     Preset,
     SemanticsOption,
     console,
+    default_folder,
     errors_as_messages,
     fail,
     load_data,
@@ -113,7 +114,7 @@ def sweep(
         space = _space(search or [], choose or [])
         if out is None:
             name = load_data({"data": data, "features": features, "semantics": semantics}).name
-            out = Path("runs") / f"sweep-{name}-{task.value}-{mode.value}"
+            out = default_folder("sweep", name, features, semantics, task.value, mode.value)
         with _shown() as show:
             result = run_sweep(
                 out,
