@@ -118,6 +118,23 @@ def test_evaluate_gives_the_results_of_the_run_again(run_dir):
     assert all(name in result.output for name in mf.data.load("digits").class_names)
 
 
+def test_evaluate_finds_the_data_from_another_folder_or_asks_where_it_is(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    mf.data.save_folder(mf.data.load("digits"), "mine")
+    result = invoke("train", "--data", "mine", *ONE_EPOCH, "--run-dir", "run")
+    assert result.exit_code == 0, result.output
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for command in (["evaluate", "../run"], ["report", "../run", "-o", "page.html"]):
+        result = invoke(*command)
+        assert result.exit_code == 0 and "no latent map" not in result.output
+    (tmp_path / "mine").rename("moved")
+    result = invoke("evaluate", "../run")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'mine'}: expected a folder" in result.stderr and "--data" in result.stderr
+    assert invoke("evaluate", "../run", "--data", "moved").exit_code == 0
+
+
 def test_evaluate_with_a_calibration_moves_from_seen_to_unseen(run_dir):
     result = invoke("evaluate", run_dir, "--calibration", "1e6")
     assert result.exit_code == 0, result.output

@@ -19,6 +19,7 @@ from mcfa_fast.cli.common import (
     read_source,
 )
 from mcfa_fast.cli.tables import class_table, print_results
+from mcfa_fast.data import MissingFileError
 from mcfa_fast.data.checks import describe_classes
 from mcfa_fast.evaluation import evaluate as evaluate_classifier
 from mcfa_fast.inference import METHODS
@@ -45,7 +46,11 @@ def evaluate(
         classifier = load_classifier(run_dir, device, calibration=calibration)
         own = classifier.method
         source = read_source(run_dir)
-        dataset = load_data(source | ({"data": data} if data else {}))
+        try:
+            dataset = load_data(source | ({"data": data} if data else {}))
+        except MissingFileError as error:
+            hint = "" if data else "; if the data has moved, say where to with --data"
+            raise MissingFileError(f"{error}{hint}") from error
         generalized = classifier.config_.task == "gzsl"
         chosen = dataset.split(split or source["split"], generalized=generalized)
         trained = np.intersect1d(chosen.unseen_classes, classifier.seen_classes_)

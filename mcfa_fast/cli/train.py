@@ -30,6 +30,7 @@ from mcfa_fast.cli.common import (
     short_digest,
 )
 from mcfa_fast.cli.tables import print_results
+from mcfa_fast.data.loading import locate
 from mcfa_fast.experiment import run as run_experiment
 from mcfa_fast.training.checkpoint import write_atomically
 
@@ -85,7 +86,7 @@ def train(
         overrides = parse_settings(settings or [])
         preset_config = _config(preset, mode, config_file)
         config = preset_config.replace(**({} if seed is None else {"seed": seed}) | overrides)
-        source = {"data": data, "features": features, "semantics": semantics}
+        source = {"data": locate(data), "features": features, "semantics": semantics}
         dataset = load_data(source)
         name = dataset.split(split, generalized=config.task == "gzsl").name
         if run_dir is None:
