@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -248,6 +249,18 @@ def test_bad_usage_is_one_message_and_an_exit_code(arguments, code, message, tmp
     assert result.exit_code == code
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_with_few_seen_classes_the_error_says_what_helps(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split = "4/3:seed=0" if command == "train" else "5/3:seed=0"
+    options = {"train": ["--split", split], "sweep": ["--splits", split, "--choose", "epochs=1"]}
+    result = invoke(command, *options[command])
+    assert result.exit_code == 1
+    (advice,) = re.findall(r"--set classes_per_batch=\d", result.stderr)
+    result = invoke(command, *options[command], *advice.split(), "--set", "classifier_epochs=1")
+    assert result.exit_code == 0, result.output
 
 
 def test_predict_names_a_bad_features_file(run_dir, tmp_path):
