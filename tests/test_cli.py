@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from cli_run import ONE_EPOCH, invoke
 from rich.console import Console
 
 import mcfa_fast as mf
+from mcfa_fast.cli import app
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -220,6 +222,20 @@ def test_predict_shows_its_progress_on_a_terminal_only(run_dir, tmp_path, monkey
     monkeypatch.setattr("mcfa_fast.cli.predict.console", terminal)
     assert invoke(*arguments, "csv").exit_code == 0
     assert "40/40" in terminal.file.getvalue()
+
+
+def test_help_shows_flags_without_a_value():
+    commands = typer.main.get_command(app).commands
+    flags = [
+        (command, option.opts[0])
+        for command in commands
+        for option in commands[command].params
+        if getattr(option, "is_flag", False)
+    ]
+    assert len(flags) > 4
+    for command, flag in flags:
+        lines = [line for line in invoke(command, "--help").output.splitlines() if flag in line]
+        assert lines and not any("bool" in line.lower() for line in lines)
 
 
 def test_info_tells_versions_build_and_devices():

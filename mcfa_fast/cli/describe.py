@@ -26,7 +26,7 @@ def describe(
         str, typer.Option(help="Name of the descriptors, for --semantics of other commands.")
     ] = "text",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace descriptors of that name.")
+        bool, typer.Option("--overwrite", metavar="", help="Replace descriptors of that name.")
     ] = False,
 ) -> None:
     """Write the descriptors of all classes into semantics.npz, from sentences about each.

@@ -36,7 +36,9 @@ def evaluate(
     ] = None,
     calibration: CalibrationOption = None,
     device: DeviceOption = "cpu",
-    per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class.")] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", metavar="", help="Also print every class.")
+    ] = False,
 ) -> None:
     """Evaluate all classifiers of a run again, on the test images of its split.
 

@@ -36,7 +36,8 @@ def serve(
         typer.Option(min=1, help="Requests computed at once (default: processors, at most 4)."),
     ] = None,
     allow_add: Annotated[
-        bool, typer.Option("--allow-add", help="Let clients add classes, by POST /classes.")
+        bool,
+        typer.Option("--allow-add", metavar="", help="Let clients add classes, by POST /classes."),
     ] = False,
     encoder: Annotated[
         Optional[str],
@@ -46,7 +47,8 @@ def serve(
         ),
     ] = None,
     persist: Annotated[
-        bool, typer.Option("--persist", help="Write classes that clients add into the run.")
+        bool,
+        typer.Option("--persist", metavar="", help="Write classes that clients add into the run."),
     ] = False,
 ) -> None:
     """Classify over HTTP: POST /classify, GET /classes, GET /health; stops on Ctrl-C or SIGTERM.

@@ -92,6 +92,7 @@ def sweep(
         Optional[bool],
         typer.Option(
             "--prune/--no-prune",
+            metavar="",
             help="Stop trials that do worse than the median (default: unless there is a grid).",
         ),
     ] = None,
