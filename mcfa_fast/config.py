@@ -300,7 +300,8 @@ class MCFAConfig(BaseModel):
         on latent means. What regularises them, with a few dozen classes to learn from, is dropout
         of the visual inputs and a small initial map of the descriptors. For ``"gzsl"`` latents are
         whitened within classes, and similarities to seen classes count three times. Meant for the
-        classifier ``method="nearest"``.
+        classifier ``method="nearest"``, which :func:`mcfa_fast.experiment.run` and the command line
+        take for it; an :class:`~mcfa_fast.inference.classifier.MCFAClassifier` has to be told.
 
         Args:
             task: ``"zsl"`` or ``"gzsl"``.

@@ -94,7 +94,8 @@ def test_other_descriptors_stay_and_the_same_are_replaced_with_a_flag(folder, en
         ({**SENTENCES, "port": ["loop", "against"]}, [], "class 'port': sentences: "),
         ([], [], "expected an object of class names and lists of sentences"),
         (None, [], "class_sentences.json: missing"),
-        (SENTENCES, ["--name", "text_names"], "name: expected one that does not end in"),
+        (SENTENCES, ["--name", "text_names"], "name: expected one that is not 'file' and does not"),
+        (SENTENCES, ["--name", "file"], "name: expected one that is not 'file' and does not"),
         (SENTENCES, ["--encoder", "./nothing"], "./nothing: there is no such folder"),
     ],
 )

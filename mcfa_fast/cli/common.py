@@ -82,7 +82,10 @@ SemanticsOption = Annotated[
 ]
 SplitOption = Annotated[
     Optional[str],
-    typer.Option(help="Seen/unseen split, as '20/10:0' (default: the first), or '20/10:seed=7'."),
+    typer.Option(
+        help="Seen/unseen split, as '20/10:0', or '20/10:seed=7' to draw one (default: the first "
+        "of splits.json; without the file, classes without images are the unseen ones)."
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 

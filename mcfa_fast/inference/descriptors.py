@@ -45,8 +45,10 @@ def describe_folder(
         FileExistsError: when there are such descriptors and `overwrite` is False.
         ValueError: on a bad name, or sentences that cannot be encoded.
     """
-    if not name or name.endswith(COMPANIONS):
-        raise ValueError(f"name: expected one that does not end in {COMPANIONS}, got {name!r}")
+    if not name or name == "file" or name.endswith(COMPANIONS):  # numpy keeps "file" for itself
+        raise ValueError(
+            f"name: expected one that is not 'file' and does not end in {COMPANIONS}, got {name!r}"
+        )
     folder, sentences = Path(folder), Path(sentences)
     names_path = require(folder / "class_names.json", "the list of class names")
     class_names = check_class_names(read_json(names_path))
