@@ -45,7 +45,9 @@ class MCFAConfig(BaseModel):
     )
 
     mode: Literal["paper", "reference", "best"] = Field(
-        "paper", description="Which preset this came from; a label, no computation depends on it."
+        "paper",
+        description="Which preset this came from. No training depends on it; it decides which "
+        "classifier a trained run answers with unless another is asked for.",
     )
     task: Task = Field(
         "zsl", description="Test among unseen classes only (zsl) or among all classes (gzsl)."
@@ -298,7 +300,8 @@ class MCFAConfig(BaseModel):
         on latent means. What regularises them, with a few dozen classes to learn from, is dropout
         of the visual inputs and a small initial map of the descriptors. For ``"gzsl"`` latents are
         whitened within classes, and similarities to seen classes count three times. Meant for the
-        classifier ``method="nearest"``.
+        classifier ``method="nearest"``, which :func:`mcfa_fast.experiment.run` and the command line
+        take for it; an :class:`~mcfa_fast.inference.classifier.MCFAClassifier` has to be told.
 
         Args:
             task: ``"zsl"`` or ``"gzsl"``.
@@ -324,6 +327,16 @@ class MCFAConfig(BaseModel):
             7
         """
         return type(self)(**{**self.model_dump(), **changes})
+
+    @property
+    def recommended_method(self) -> Literal["softmax", "nearest"]:
+        """The classifier that the preset is meant for: "nearest" of mode "best", else "softmax".
+
+        Example:
+            >>> MCFAConfig.best("zsl").recommended_method
+            'nearest'
+        """
+        return "nearest" if self.mode == "best" else "softmax"
 
     def batch_rows(self, training_rows: int) -> int:
         """Instances in a full batch when there are ``training_rows`` rows to train on."""

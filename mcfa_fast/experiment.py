@@ -44,7 +44,8 @@ def run(
     With `run_dir`, a killed run resumes there, and the folder ends up with the training run's own
     files (configuration, checkpoint, metrics), ``classifier.pt`` for
     :meth:`~mcfa_fast.inference.classifier.MCFAClassifier.load`, ``results.json`` and, for a
-    generalized task, the curves as ``curve_METHOD.csv``.
+    generalized task, the curves as ``curve_METHOD.csv``. The classifier's method is
+    :attr:`~mcfa_fast.config.MCFAConfig.recommended_method`.
 
     Test rows are used for the final evaluation only. The one exception is ``selection="test"``,
     which the authors' code does and only ``mode="reference"`` allows: it keeps the epoch of the
@@ -61,10 +62,11 @@ def run(
 
     Returns:
         An :class:`~mcfa_fast.evaluation.evaluate.Evaluation` per method: "softmax", "nearest" and
-        "ensemble".
+        "ensemble". Nothing if no unseen class of the split has test rows.
 
     Raises:
-        ValueError: when the split does not suit the task, or `run_dir` holds another run.
+        ValueError: when the split does not suit the task, or lacks the test rows that
+            ``selection="test"`` needs, or `run_dir` holds another run.
 
     Example:
         >>> from mcfa_fast import data
@@ -86,6 +88,7 @@ def run(
     images = dataset.features[split.train], dataset.labels[split.train], dataset.semantics
     classes = {"class_names": dataset.class_names, "unseen_classes": split.unseen_classes}
     if config.selection == "test":
+        split.check_testable()
         model = Trainer(config, *images, device=device, run_dir=run_dir, progress=progress).fit()
         monitor = _test_monitor(model, dataset, split)
         classifier.fit_from_model(model, *images, **classes, monitor=monitor)
@@ -93,9 +96,10 @@ def run(
         classifier.fit(*images, **classes)
 
     results = {}
-    for method in METHODS:
-        results[method] = evaluate(classifier.set_params(method=method), dataset, split)
-    classifier.set_params(method="softmax")
+    if split.test_unseen.size:
+        for method in METHODS:
+            results[method] = evaluate(classifier.set_params(method=method), dataset, split)
+    classifier.set_params(method=config.recommended_method)
     if config.selection == "test":
         for method in ("softmax", "ensemble"):  # both use the epoch of the softmax that was chosen
             results[method] = replace(results[method], note=OPTIMISTIC)

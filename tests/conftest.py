@@ -1,8 +1,12 @@
 """Fixtures for every test module."""
 
+import shutil
+
 import pytest
 import torch
 from cli_run import ONE_EPOCH, invoke
+
+import mcfa_fast as mf
 
 
 @pytest.fixture(scope="module")
@@ -22,4 +26,13 @@ def run_dir(tmp_path_factory):
     result = invoke("train", "--preset", "gzsl", *ONE_EPOCH, "--seed", "3", "--run-dir", folder)
     torch.set_num_threads(threads)
     assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def nearest_run(run_dir, tmp_path):
+    """A copy of that run whose classifier was saved with another method than softmax."""
+    folder = shutil.copytree(run_dir, tmp_path / "nearest")
+    classifier = mf.MCFAClassifier.load(folder / "classifier.pt").set_params(method="nearest")
+    classifier.save(folder / "classifier.pt")
     return folder

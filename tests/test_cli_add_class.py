@@ -93,6 +93,14 @@ def test_the_classifier_before_is_kept_and_the_run_works_on(run_dir, run, tmp_pa
     }
 
 
+def test_the_method_of_the_run_stays(nearest_run, tmp_path):
+    np.save(tmp_path / "vector.npy", DESCRIPTOR)
+    assert (
+        invoke("add-class", nearest_run, "new", "--vector", tmp_path / "vector.npy").exit_code == 0
+    )
+    assert mf.MCFAClassifier.load(nearest_run / "classifier.pt").method == "nearest"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

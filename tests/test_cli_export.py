@@ -34,6 +34,14 @@ def test_export_writes_what_the_classifier_says(run_dir, tmp_path, name, options
     assert f"{predictor.metadata.method} classifier of 10 classes" in result.output
 
 
+@pytest.mark.parametrize("options", [[], ["--method", "softmax"]])
+def test_export_takes_the_method_of_the_saved_classifier(nearest_run, tmp_path, options):
+    result = invoke("export", nearest_run, "-o", tmp_path / "digits.pt", *options)
+    assert result.exit_code == 0, result.output
+    method = mf.load_exported(tmp_path / "digits.pt").metadata.method
+    assert method == ("softmax" if options else "nearest")
+
+
 @pytest.mark.parametrize(
     ("run", "output", "options", "code", "message"),
     [

@@ -51,6 +51,11 @@ def started():
         process.communicate()
 
 
+def test_it_takes_the_method_of_the_saved_classifier(nearest_run, started):
+    _, client = started(nearest_run)
+    assert client.get("/health").content["method"] == "nearest"
+
+
 def test_it_classifies_and_stops_when_told_after_what_it_has_begun(run_dir, started):
     process, client = started(run_dir, "--method", "nearest")
     digits = mf.data.load("digits").features[:50]

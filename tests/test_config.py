@@ -66,6 +66,12 @@ def test_defaults_are_the_paper_zsl_preset():
     assert MCFAConfig() == MCFAConfig.paper("zsl") == MCFAConfig.paper()
 
 
+def test_only_the_preset_best_is_meant_for_the_nearest_class():
+    presets = (MCFAConfig.paper, MCFAConfig.reference, MCFAConfig.best)
+    methods = [preset(task).recommended_method for preset in presets for task in ("zsl", "gzsl")]
+    assert methods == ["softmax"] * 4 + ["nearest"] * 2
+
+
 def test_overrides_win():
     config = MCFAConfig.reference("gzsl", positives="out", drop_last=False, seen_latents=7)
     assert (config.positives, config.drop_last, config.seen_latents) == ("out", False, 7)

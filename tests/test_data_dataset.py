@@ -132,10 +132,46 @@ def test_inconsistent_splits_are_refused(splits, message):
         Dataset(**tiny_arrays(), splits=splits)
 
 
-def test_split_needs_rows_of_its_classes():
-    arrays = {**tiny_arrays(), "labels": np.minimum(TINY_LABELS, 3)}
-    with pytest.raises(DatasetError, match=r"split 'a:0': no rows of class 'school' \(4\)"):
-        Dataset(**arrays, splits=ClassSplits({"a:0": ([0], [4])}))
+WITHOUT_SCHOOL = {**tiny_arrays(), "labels": np.minimum(TINY_LABELS, 3)}
+
+
+def test_split_needs_rows_of_its_seen_classes():
+    with pytest.raises(DatasetError, match=r"split 'a:0': no rows of seen class 'school' \(4\)"):
+        Dataset(**WITHOUT_SCHOOL, splits=ClassSplits({"a:0": ([0, 4], [1])}))
+
+
+@pytest.mark.parametrize("generalized", [False, True])
+def test_unseen_classes_need_no_rows(generalized):
+    splits = ClassSplits({"a:0": ([0, 1], [2, 4]), "b:0": ([0, 1], [4])})
+    dataset = Dataset(**WITHOUT_SCHOOL, splits=splits)
+    split = dataset.split("a:0", generalized=generalized)
+    assert split.unseen_classes.tolist() == [2, 4]
+    assert set(dataset.labels[split.test_unseen]) == {2}
+    split.check_testable()
+    split = dataset.split("b:0", generalized=generalized)
+    assert split.unseen_classes.tolist() == [4] and split.test_unseen.size == 0
+    assert split.test_seen.size == (3 if generalized else 0)
+    with pytest.raises(DatasetError, match="'b:0': none of its 1 unseen classes has test rows"):
+        split.check_testable()
+
+
+def test_without_splits_classes_without_rows_are_the_unseen_ones():
+    dataset = Dataset(**WITHOUT_SCHOOL)
+    assert dataset.split_names == ("4/1:0",)
+    split = dataset.split(generalized=False)
+    assert (split.seen_classes.tolist(), split.unseen_classes.tolist()) == ([0, 1, 2, 3], [4])
+    assert split.train.tolist() == list(range(30))
+
+
+def test_splits_are_drawn_among_classes_with_rows():
+    arrays = {**tiny_arrays(), "labels": np.maximum(TINY_LABELS, 1)}
+    dataset = Dataset(**arrays)
+    drawn = [dataset.split(f"2/2:seed={seed}", generalized=False) for seed in range(9)]
+    for split in drawn:
+        assert sorted([*split.seen_classes, *split.unseen_classes]) == [1, 2, 3, 4]
+    assert len({tuple(split.seen_classes) for split in drawn}) > 1
+    with pytest.raises(DatasetError, match="at most 4 together, got 3/2"):
+        dataset.split("3/2:seed=0", generalized=False)
 
 
 def test_generalized_split_needs_both_parts_of_every_seen_class():

@@ -251,6 +251,14 @@ def test_unknown_folders(tmp_path):
         load(tmp_path / "file")
 
 
+def test_classes_without_rows_survive_saving(tmp_path):
+    folder = write_folder(tmp_path / "tiny")
+    np.save(folder / "labels.npy", np.minimum(TINY_LABELS, 3))
+    copy = load(save_folder(load(folder), tmp_path / "copy"))
+    assert (tmp_path / "copy" / "splits.json").exists() and copy.split_names == ("4/1:0",)
+    assert copy.split(generalized=False).unseen_classes.tolist() == [4]
+
+
 @pytest.mark.parametrize("splits", [None, tiny_splits()], ids=["no splits", "splits"])
 def test_save_and_load_again(tmp_path, splits):
     first = load(write_folder(tmp_path / "tiny", splits=splits))

@@ -97,6 +97,17 @@ def test_generalized_split(dataset, calibration):
     assert (outcome.ausuc, outcome.best) == (curve.area, curve.best())
 
 
+def test_unseen_classes_without_rows_are_candidates_but_not_in_the_means(dataset):
+    split = make_split(dataset, generalized=True)
+    rows = split.test_unseen[dataset.labels[split.test_unseen] == 1]
+    result = evaluate(KnownScores(), dataset, dataclasses.replace(split, test_unseen=rows))
+    assert result.accuracy == counted(dataset, rows, UNSEEN)[1]
+    assert result.generalized.unseen == counted(dataset, rows, sorted([*SEEN, *UNSEEN]))[1]
+    assert [row.accuracy is None for row in result.classes] == [False] * 3 + [True, False]
+    with pytest.raises(ValueError, match="none of its 2 unseen classes has test rows"):
+        evaluate(KnownScores(), dataset, dataclasses.replace(split, test_unseen=rows[:0]))
+
+
 def test_rows_in_chunks_give_the_same(dataset, monkeypatch):
     split = make_split(dataset, generalized=True)
     whole = evaluate(KnownScores(), dataset, split)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,6 +59,39 @@ def test_absent_and_damaged_models(folder, tmp_path):
     (tmp_path / "modules.json").write_text("[]]")
     with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
         SentenceEncoder(tmp_path)
+
+
+OFFLINE = """
+from mcfa_fast.inference.text import SentenceEncoder
+print(SentenceEncoder("someone/copied").describe(["a loop"]).tolist())
+for name in ("someone/absent", "absent", "no/such/folder"):
+    try:
+        SentenceEncoder(name)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_without_the_hub_a_copy_is_taken_or_the_error_comes_at_once(folder, tmp_path):
+    copy = tmp_path / "hub" / "models--someone--copied"
+    shutil.copytree(folder, copy / "snapshots" / ("0" * 40))
+    (copy / "refs").mkdir()
+    (copy / "refs" / "main").write_text("0" * 40)
+    # Nobody listens at this port: the hub's own loader would try again for a minute.
+    settings = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", OFFLINE],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    descriptor, *errors = ran.stdout.splitlines()
+    np.testing.assert_allclose(json.loads(descriptor), describe(["a loop"], 5), atol=1e-6)
+    names = ("someone/absent", "sentence-transformers/absent", "no/such/folder")
+    for error, name in zip(errors, names, strict=True):
+        assert error.startswith(f"{name}: neither a folder nor copied from the Hugging Face hub")
+    assert "Retrying" not in ran.stdout + ran.stderr
 
 
 def test_a_model_with_code_of_its_own_is_not_run(tmp_path):

@@ -411,6 +411,13 @@ def test_a_folder_is_for_one_sweep_at_a_time(tmp_path, script):
     assert refused
 
 
+@pytest.mark.parametrize(("mode", "method"), [("paper", "softmax"), ("best", "nearest")])
+def test_the_classifier_judged_by_is_that_of_the_preset(mode, method, tmp_path, script):
+    script(lambda job: 0.5)
+    run(tmp_path, {"epochs": Choice((1,))}, mode=mode)
+    assert json.loads((tmp_path / "sweep.json").read_text())["method"] == method
+
+
 @pytest.mark.parametrize(
     "options",
     [

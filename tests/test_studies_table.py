@@ -129,9 +129,13 @@ def test_tables_against_a_method_of_choice():
 
 def test_one_split_has_no_deviation_and_no_difference():
     rows = rows_of(results({"eszsl": {0: [0.4]}, "ridge": {0: [0.3]}}))
-    means, gaps = comparison_tables(rows)
+    (means,) = comparison_tables(rows)
     assert means.rows == (("eszsl", "40.0", "1"), ("ridge", "30.0", "1"))
-    assert gaps.rows == ()
+
+
+def test_one_method_has_no_difference():
+    (means,) = comparison_tables(rows_of(results({"eszsl": ACCURACIES["eszsl"]})))
+    assert means.rows == (("eszsl", "50.3 ± 8.6", "3"),)
 
 
 def test_notes_are_shown():

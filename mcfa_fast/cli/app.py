@@ -8,6 +8,7 @@ from mcfa_fast.cli import (
     add_class,
     benchmark,
     demo,
+    describe,
     evaluate,
     export,
     info,
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (
     demo.demo,
+    describe.describe,
     train.train,
     evaluate.evaluate,
     predict.predict,

@@ -18,6 +18,7 @@ from mcfa_fast.cli.common import (
     FeaturesOption,
     SemanticsOption,
     console,
+    default_folder,
     errors_as_messages,
     fail,
     load_data,
@@ -95,9 +96,11 @@ def benchmark(
         names = resolve_methods(parts(methods))
         chosen_splits = resolve_splits(dataset, parts(splits) if splits else dataset.split_names)
         planned = plan(names, chosen_splits, parts(tasks), parse_seeds(seeds))
+        for split, task in {(job["split"], job["task"]) for job in planned}:
+            dataset.split(split, generalized=task == "gzsl").check_testable()
         if not planned:
             raise ValueError("splits: expected at least one run, but the data has no splits")
-        out = out or Path("runs") / f"benchmark-{dataset.name}"
+        out = out or default_folder("benchmark", dataset.name, features, semantics)
         out.mkdir(parents=True, exist_ok=True)
         fingerprints = data_fingerprint(dataset)
         claim(out / "benchmark.json", {"version": mf.__version__, **fingerprints})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -23,6 +25,8 @@ DATA_FILE = "data.json"
 
 CLASSIFIER_FILE = "classifier.pt"
 """In a run folder: the trained classifier."""
+
+_NAME_LENGTH = 120
 
 
 class Preset(str, Enum):
@@ -52,7 +56,12 @@ DataOption = Annotated[
     str, typer.Option(help="A dataset folder, an xlsa17 folder, the authors' folder, or 'digits'.")
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
-MethodOption = Annotated[Method, typer.Option(help="Which classifier.")]
+MethodOption = Annotated[
+    Optional[Method],
+    typer.Option(
+        help="Which classifier (default: the run's own, nearest for --mode best, else softmax)."
+    ),
+]
 CalibrationOption = Annotated[
     Optional[float],
     typer.Option(help="Subtract this from the scores of seen classes (calibrated stacking)."),
@@ -61,7 +70,8 @@ EncoderOption = Annotated[
     str,
     typer.Option(
         metavar="PATH|NAME",
-        help="The sentence-transformers model that described the run's classes.",
+        help="A sentence-transformers model, always the same for all classes that are to be told "
+        "apart.",
     ),
 ]
 FeaturesOption = Annotated[
@@ -72,7 +82,10 @@ SemanticsOption = Annotated[
 ]
 SplitOption = Annotated[
     Optional[str],
-    typer.Option(help="Seen/unseen split, as '20/10:0' (default: the first), or '20/10:seed=7'."),
+    typer.Option(
+        help="Seen/unseen split, as '20/10:0', or '20/10:seed=7' to draw one (default: the first "
+        "of splits.json; without the file, classes without images are the unseen ones)."
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 
@@ -105,6 +118,12 @@ def fail(message: str) -> None:
     raise typer.Exit(1)
 
 
+def print_own_classifier(method: str) -> None:
+    """Which of a run's classifiers the commands use that have an option --method."""
+    text = f"predict, export and serve take {method} unless --method says otherwise"
+    console.print(text, highlight=False, soft_wrap=True)
+
+
 def parse_settings(settings: list[str]) -> dict[str, Any]:
     parsed = {}
     for setting in settings:
@@ -127,6 +146,24 @@ def parse_seeds(text: str) -> list[int]:
         return [int(part) for part in parts(text)]
     except ValueError:
         raise ValueError(f"seeds: expected whole numbers with commas, got {text!r}") from None
+
+
+def default_folder(*parts: str | None) -> Path:
+    """The folder below runs/ whose name has all parts, without those that are None.
+
+    Example:
+        >>> default_folder("aid", "512", None, "20/10:0", "epochs=3").name
+        'aid-512-20_10_0-epochs=3'
+    """
+    name = "-".join(part for part in parts if part)
+    if len(name) > _NAME_LENGTH:  # longer ones, file systems refuse
+        name = f"{name[:_NAME_LENGTH]}-{short_digest(name)}"
+    return Path("runs") / re.sub(r"[^\w.,=+-]", "_", name)
+
+
+def short_digest(text: str) -> str:
+    """A few characters that tell texts apart."""
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def load_data(source: dict[str, Any]) -> mf.data.Dataset:

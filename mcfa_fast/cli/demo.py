@@ -17,7 +17,9 @@ def demo(
     run_dir: Annotated[
         Optional[Path], typer.Option(help="Keep the runs here (default: a temporary folder).")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One epoch only, to see it work.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", metavar="", help="One epoch only, to see it work.")
+    ] = False,
 ) -> None:
     """Train on seven handwritten digits and recognise the other three from their description.
 

@@ -10,17 +10,19 @@ import typer
 from mcfa_fast.cli.common import (
     CalibrationOption,
     DeviceOption,
-    Method,
     RunArgument,
     console,
     errors_as_messages,
     load_classifier,
     load_data,
+    print_own_classifier,
     read_source,
 )
-from mcfa_fast.cli.tables import class_table, summary_table
+from mcfa_fast.cli.tables import class_table, print_results
+from mcfa_fast.data import MissingFileError
 from mcfa_fast.data.checks import describe_classes
 from mcfa_fast.evaluation import evaluate as evaluate_classifier
+from mcfa_fast.inference import METHODS
 
 
 def evaluate(
@@ -34,13 +36,23 @@ def evaluate(
     ] = None,
     calibration: CalibrationOption = None,
     device: DeviceOption = "cpu",
-    per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class.")] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", metavar="", help="Also print every class.")
+    ] = False,
 ) -> None:
-    """Evaluate the classifiers of a run again, on the test images of its split."""
+    """Evaluate all classifiers of a run again, on the test images of its split.
+
+    It names the one that predict, export and serve take unless --method says otherwise.
+    """
     with errors_as_messages():
         classifier = load_classifier(run_dir, device, calibration=calibration)
+        own = classifier.method
         source = read_source(run_dir)
-        dataset = load_data(source | ({"data": data} if data else {}))
+        try:
+            dataset = load_data(source | ({"data": data} if data else {}))
+        except MissingFileError as error:
+            hint = "" if data else "; if the data has moved, say where to with --data"
+            raise MissingFileError(f"{error}{hint}") from error
         generalized = classifier.config_.task == "gzsl"
         chosen = dataset.split(split or source["split"], generalized=generalized)
         trained = np.intersect1d(chosen.unseen_classes, classifier.seen_classes_)
@@ -49,12 +61,14 @@ def evaluate(
             raise ValueError(
                 f"split {chosen.name!r}: the run was trained on its unseen classes {names}"
             )
-        results = {
-            method.value: evaluate_classifier(
-                classifier.set_params(method=method.value), dataset, chosen
-            )
-            for method in Method
-        }
-        console.print(summary_table(results))
-        if per_class:
+        if not generalized:
+            chosen.check_testable()
+        results = {}
+        if chosen.test_unseen.size:
+            for method in METHODS:
+                classifier.set_params(method=method)
+                results[method] = evaluate_classifier(classifier, dataset, chosen)
+        print_results(results, classifier.set_params(method=own), dataset, chosen)
+        print_own_classifier(own)
+        if per_class and results:
             console.print(class_table(results))

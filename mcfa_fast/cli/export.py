@@ -10,7 +10,6 @@ import typer
 from mcfa_fast.cli.common import (
     CalibrationOption,
     ExportFormat,
-    Method,
     MethodOption,
     RunArgument,
     console,
@@ -29,7 +28,7 @@ def export(
             help="Default: by the file's name, .pt2 export, .onnx ONNX, else TorchScript."
         ),
     ] = None,
-    method: MethodOption = Method.softmax,
+    method: MethodOption = None,
     calibration: CalibrationOption = None,
 ) -> None:
     """Write a run's classifier as one file for TorchScript, C++, torch.export or ONNX Runtime.

@@ -14,7 +14,6 @@ import typer
 from mcfa_fast.cli.common import (
     CalibrationOption,
     DeviceOption,
-    Method,
     MethodOption,
     RunArgument,
     console,
@@ -33,7 +32,7 @@ def predict(
     run_dir: RunArgument,
     features: Annotated[Path, typer.Argument(help="Features to classify: a .npy file [N, F].")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    method: MethodOption = Method.softmax,
+    method: MethodOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to write for each row.")] = 1,
     format: Annotated[
         Output,
@@ -52,7 +51,8 @@ def predict(
             )
         rate = rows / (time.perf_counter() - start)
         console.print(
-            f"{rows} rows classified with {method.value}, {rate:.3g} rows/s, written to {output}",
+            f"{rows} rows classified with {classifier.method}, {rate:.3g} rows/s, "
+            f"written to {output}",
             highlight=False,
             soft_wrap=True,
         )

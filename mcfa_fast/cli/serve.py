@@ -12,7 +12,6 @@ import typer
 from mcfa_fast.cli.common import (
     CLASSIFIER_FILE,
     CalibrationOption,
-    Method,
     MethodOption,
     RunArgument,
     console,
@@ -28,7 +27,7 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
     ] = 8000,
-    method: MethodOption = Method.softmax,
+    method: MethodOption = None,
     calibration: CalibrationOption = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows in a request.")] = 10_000,
     max_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.")] = 8 * 2**20,
@@ -37,7 +36,8 @@ def serve(
         typer.Option(min=1, help="Requests computed at once (default: processors, at most 4)."),
     ] = None,
     allow_add: Annotated[
-        bool, typer.Option("--allow-add", help="Let clients add classes, by POST /classes.")
+        bool,
+        typer.Option("--allow-add", metavar="", help="Let clients add classes, by POST /classes."),
     ] = False,
     encoder: Annotated[
         Optional[str],
@@ -47,7 +47,8 @@ def serve(
         ),
     ] = None,
     persist: Annotated[
-        bool, typer.Option("--persist", help="Write classes that clients add into the run.")
+        bool,
+        typer.Option("--persist", metavar="", help="Write classes that clients add into the run."),
     ] = False,
 ) -> None:
     """Classify over HTTP: POST /classify, GET /classes, GET /health; stops on Ctrl-C or SIGTERM.

@@ -23,6 +23,7 @@ from mcfa_fast.cli.common import (
     Preset,
     SemanticsOption,
     console,
+    default_folder,
     errors_as_messages,
     fail,
     load_data,
@@ -56,7 +57,12 @@ def sweep(
     ] = None,
     task: Annotated[Preset, typer.Option(help="What to tune for.")] = Preset.zsl,
     mode: Annotated[Mode, typer.Option(help="Preset of all other options.")] = Mode.paper,
-    method: Annotated[Method, typer.Option(help="Classifier to judge by.")] = Method.softmax,
+    method: Annotated[
+        Optional[Method],
+        typer.Option(
+            help="Classifier to judge by (default: nearest for --mode best, else softmax)."
+        ),
+    ] = None,
     search: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -86,6 +92,7 @@ def sweep(
         Optional[bool],
         typer.Option(
             "--prune/--no-prune",
+            metavar="",
             help="Stop trials that do worse than the median (default: unless there is a grid).",
         ),
     ] = None,
@@ -108,7 +115,7 @@ def sweep(
         space = _space(search or [], choose or [])
         if out is None:
             name = load_data({"data": data, "features": features, "semantics": semantics}).name
-            out = Path("runs") / f"sweep-{name}-{task.value}-{mode.value}"
+            out = default_folder("sweep", name, features, semantics, task.value, mode.value)
         with _shown() as show:
             result = run_sweep(
                 out,
@@ -119,7 +126,7 @@ def sweep(
                 splits=parts(splits) if splits else None,
                 task=task.value,
                 mode=mode.value,
-                method=method.value,
+                method=method and method.value,
                 fixed=parse_settings(settings or []),
                 seeds=parse_seeds(seeds),
                 folds=folds,

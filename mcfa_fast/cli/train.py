@@ -21,11 +21,16 @@ from mcfa_fast.cli.common import (
     SemanticsOption,
     SplitOption,
     console,
+    default_folder,
     errors_as_messages,
+    load_classifier,
     load_data,
     parse_settings,
+    print_own_classifier,
+    short_digest,
 )
-from mcfa_fast.cli.tables import summary_table
+from mcfa_fast.cli.tables import print_results
+from mcfa_fast.data.loading import locate
 from mcfa_fast.experiment import run as run_experiment
 from mcfa_fast.training.checkpoint import write_atomically
 
@@ -65,7 +70,10 @@ def train(
     ] = None,
     run_dir: Annotated[
         Optional[Path],
-        typer.Option(help="Folder of the run; a killed run resumes there (default: below runs/)."),
+        typer.Option(
+            help="Folder of the run; a killed run resumes there (default: below runs/, named after "
+            "the data, the split and the options)."
+        ),
     ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -75,16 +83,27 @@ def train(
     classifier and results. Calling it again with a killed run's folder resumes the run.
     """
     with errors_as_messages():
-        overrides = {} if seed is None else {"seed": seed}
-        overrides |= parse_settings(settings or [])
-        config = _config(preset, mode, config_file).replace(**overrides)
-        source = {"data": data, "features": features, "semantics": semantics}
+        overrides = parse_settings(settings or [])
+        preset_config = _config(preset, mode, config_file)
+        config = preset_config.replace(**({} if seed is None else {"seed": seed}) | overrides)
+        source = {"data": locate(data), "features": features, "semantics": semantics}
         dataset = load_data(source)
         name = dataset.split(split, generalized=config.task == "gzsl").name
         if run_dir is None:
-            kind = config.mode if config_file is None else config_file.stem
-            parts = (dataset.name, name, config.task, kind, f"seed{config.seed}")
-            run_dir = Path("runs") / "-".join(parts).replace("/", "_").replace(":", "_")
+            kind = config.mode
+            if config_file is not None:  # there are many of one name
+                kind = f"{config_file.stem}-{short_digest(preset_config.model_dump_json())}"
+            changed = (f"{key}={getattr(config, key)}" for key in sorted({*overrides} - {"seed"}))
+            run_dir = default_folder(
+                dataset.name,
+                features,
+                semantics,
+                name,
+                config.task,
+                kind,
+                *changed,
+                f"seed{config.seed}",
+            )
         train_and_report(config, dataset, name, run_dir, device, source)
 
 
@@ -121,7 +140,11 @@ def train_and_report(
     if source is not None:  # not before: the folder may be that of another run
         content = json.dumps(source | {"split": split}, indent=2) + "\n"
         write_atomically(run_dir / DATA_FILE, lambda file: file.write(content.encode()))
-    console.print(summary_table(results))
+    classifier = load_classifier(run_dir)
+    generalized = config.task == "gzsl"
+    print_results(results, classifier, dataset, dataset.split(split, generalized=generalized))
     seconds = time.perf_counter() - start
     kept = f"; everything about it is in {run_dir}" if source is not None else ""
     console.print(f"The run took {seconds:.0f} s{kept}", highlight=False, soft_wrap=True)
+    if source is not None:
+        print_own_classifier(classifier.method)

@@ -33,7 +33,8 @@ class Dataset:
         labels: int64 ``[N]`` in ``0..C-1``.
         class_names: C distinct names.
         semantics: float32 ``[C, A]``, the descriptor of every class.
-        splits: The named splits, or None.
+        splits: The named splits, or None. With None, if some classes have no rows, these are the
+            unseen ones of one split, which is called ``"S/U:0"``.
 
     Raises:
         DatasetError: if shapes do not fit together, a value is NaN or infinite, a label has no
@@ -66,7 +67,8 @@ class Dataset:
         check_features(self.features)
         labels = check_labels(self.labels, len(self.features), len(class_names))
         semantics = check_semantics(self.semantics, len(class_names))
-        splits = self.splits.check(labels, class_names) if self.splits is not None else None
+        splits = self.splits or _unseen_without_rows(labels, len(class_names))
+        splits = splits and splits.check(labels, class_names)
         for field, value in (
             ("class_names", class_names),
             ("labels", labels),
@@ -93,7 +95,7 @@ class Dataset:
         Args:
             name: One of :attr:`split_names`; None is the first. ``"S/U:seed=K"`` draws S seen
                 and U unseen classes with :func:`~mcfa_fast.data.splits.draw_classes`, from any
-                dataset.
+                dataset, among the classes that have rows.
             generalized: Whether to test seen classes too.
 
         Raises:
@@ -114,7 +116,9 @@ class Dataset:
         if name in self.split_names:
             splits = self.splits
         elif drawn := _DRAWN.fullmatch(name):
-            classes = draw_classes(len(self.class_names), *map(int, drawn.groups()))
+            with_rows = np.unique(self.labels)
+            sides = draw_classes(len(with_rows), *map(int, drawn.groups()))
+            classes = tuple(with_rows[side] for side in sides)
             partition = self.splits.partition if isinstance(self.splits, ClassSplits) else None
             splits = ClassSplits({name: classes}, partition).check(self.labels, self.class_names)
         else:
@@ -123,3 +127,10 @@ class Dataset:
                 ", or draw one with 'S/U:seed=K', S seen and U unseen classes"
             )
         return splits.split(name, generalized=generalized, labels=self.labels)
+
+
+def _unseen_without_rows(labels: np.ndarray, classes: int) -> ClassSplits | None:
+    """The split into classes with and without rows; None if all have some."""
+    seen = np.unique(labels)
+    unseen = np.setdiff1d(np.arange(classes), seen)
+    return ClassSplits({f"{len(seen)}/{len(unseen)}:0": (seen, unseen)}) if unseen.size else None

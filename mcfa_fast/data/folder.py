@@ -13,7 +13,8 @@ from mcfa_fast.data.errors import DatasetError, MissingFileError
 from mcfa_fast.data.files import choose, read_json, read_npy, read_npz, read_npz_names, require
 from mcfa_fast.data.splits_json import read_splits
 
-_COMPANIONS = ("_index", "_names")
+COMPANIONS = ("_index", "_names")
+"""How the names of arrays in semantics.npz end that go with descriptors and are none."""
 
 
 def load_folder(
@@ -28,7 +29,8 @@ def load_folder(
     ``semantics.npz``         named descriptors ``[C, A]``. With an array ``NAME_index [C]``, row j
                               of ``NAME`` belongs to class ``NAME_index[j]``. Arrays called
                               ``*_index`` or ``*_names`` are not descriptors
-    ``splits.json``           optional, see :mod:`mcfa_fast.data.splits_json`
+    ``splits.json``           optional, see :mod:`mcfa_fast.data.splits_json`; without it, classes
+                              that have no rows are the unseen ones
     ========================= =====================================================================
 
     Args:
@@ -70,7 +72,7 @@ def _features_file(path: Path, name: str | None) -> Path:
 
 def _read_semantics(path: Path, name: str | None, class_names: Sequence[str]) -> np.ndarray:
     stored = read_npz_names(path)
-    choices = [key for key in stored if not key.endswith(_COMPANIONS)]
+    choices = [key for key in stored if not key.endswith(COMPANIONS)]
     if name is None:
         name = choices[0] if len(choices) == 1 else "text"
         if name not in choices:

@@ -57,11 +57,12 @@ def load(
     >>> load("digits")
     Dataset('digits': 1797 rows, 64 features, 10 classes, 26 semantic features, 5 splits)
     """
-    if path_or_name in _BUILT_IN:
+    path = locate(path_or_name)
+    if path in _BUILT_IN:
         if features is not None or semantics is not None:
-            raise DatasetError(f"{path_or_name}: has no other features or semantics to choose")
-        return _BUILT_IN[path_or_name]()
-    path = Path(path_or_name).expanduser().absolute()
+            raise DatasetError(f"{path}: has no other features or semantics to choose")
+        return _BUILT_IN[path]()
+    path = Path(path)
     if not path.is_dir():
         raise MissingFileError(
             f"{path}: expected a folder or one of {', '.join(_BUILT_IN)}, found "
@@ -77,3 +78,14 @@ def load(
                 raise DatasetError(f"{path}: {error}") from error
     telling = "; ".join(", ".join(patterns) for patterns, _ in _LAYOUTS)
     raise MissingFileError(f"{path}: no known layout; expected files of one kind: {telling}")
+
+
+def locate(path_or_name: str | os.PathLike[str]) -> str:
+    """What :func:`load` takes for the same dataset in any working directory.
+
+    >>> locate("digits"), locate("/data/mine")
+    ('digits', '/data/mine')
+    """
+    if path_or_name in _BUILT_IN:
+        return str(path_or_name)
+    return str(Path(path_or_name).expanduser().absolute())

@@ -28,7 +28,7 @@ class Split:
         unseen_classes: int64 ``[n_unseen]``, sorted classes that are only tested.
         train: int64, training rows, all of seen classes.
         test_seen: int64, test rows of seen classes; empty when not generalized.
-        test_unseen: int64, test rows of unseen classes.
+        test_unseen: int64, test rows of unseen classes, which need not all have some.
     """
 
     name: str
@@ -38,6 +38,14 @@ class Split:
     train: np.ndarray
     test_seen: np.ndarray
     test_unseen: np.ndarray
+
+    def check_testable(self) -> None:
+        """Raise a DatasetError if no unseen class has a row to test on."""
+        if not self.test_unseen.size:
+            raise DatasetError(
+                f"split {self.name!r}: none of its {len(self.unseen_classes)} unseen classes has "
+                "test rows, so their accuracy cannot be computed"
+            )
 
 
 class Rows(NamedTuple):
@@ -90,7 +98,7 @@ class ClassSplits:
 
     Conventional splits train on all rows of the seen classes and test on all rows of the unseen
     classes. Generalized splits train on the partition's training rows of the seen classes, and
-    test on its test rows and on all rows of the unseen classes.
+    test on its test rows and on all rows of the unseen classes. Unseen classes need no rows.
 
     Attributes:
         classes: Split name to (seen classes, unseen classes).
@@ -111,7 +119,8 @@ class ClassSplits:
 
         Raises:
             DatasetError: if classes or rows are out of range or repeated, a class is both seen
-                and unseen or has no rows, or the partition mixes classes, training and test.
+                and unseen or is seen and has no rows, or the partition mixes classes, training
+                and test.
         """
         counts = np.bincount(labels, minlength=len(class_names))
         classes = {}
@@ -119,10 +128,10 @@ class ClassSplits:
             seen = np.sort(check_indices(seen, f"split {name!r}, seen classes", len(counts)))
             unseen = np.sort(check_indices(unseen, f"split {name!r}, unseen classes", len(counts)))
             _check_sides(name, seen, unseen, class_names)
-            empty = [c for c in (*seen, *unseen) if not counts[c]]
+            empty = [c for c in seen if not counts[c]]
             if empty:
                 raise DatasetError(
-                    f"split {name!r}: no rows of class {describe_classes(empty, class_names)}"
+                    f"split {name!r}: no rows of seen class {describe_classes(empty, class_names)}"
                 )
             classes[name] = (seen, unseen)
         if self.partition is None:

@@ -5,7 +5,9 @@ Splits by class, each list entry being the split ``"RATIO:k"``::
     {"class_splits": {"20/10": [{"k": 0, "seen_idx": [...], "unseen_idx": [...]}, ...]},
      "gzsl_partition": {"Airport": {"train_idx": [...], "test_idx": [...]}, ...}}
 
-``gzsl_partition`` may be left out; then every class is divided 75/25. Or splits by row::
+Unseen classes may have no rows: they are trained for, but cannot be tested. ``gzsl_partition``
+may be left out; then every class is divided 75/25. Or splits by row, whose classes are those of the
+rows::
 
     {"row_splits": {"zsl": {"NAME": {"train": [...], "test_unseen": [...]}},
                     "gzsl": {"NAME": {"train": [...], "test_seen": [...], "test_unseen": [...]}}}}

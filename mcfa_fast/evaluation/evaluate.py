@@ -119,6 +119,7 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
     """Evaluate a fitted classifier with its current `method` and `calibration`.
 
     The candidates are the split's classes: the unseen ones or, if it is generalized, all of them.
+    Accuracies are means over the classes that have test rows.
 
     Args:
         classifier: fitted on the split's training rows, with the dataset's class indices.
@@ -126,8 +127,9 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
         split: its test rows are evaluated.
 
     Raises:
-        ValueError: when the classifier's classes or features are not those of the dataset, or it
-            was trained for task "zsl" with method "softmax" and the split is generalized.
+        ValueError: when the classifier's classes or features are not those of the dataset, it was
+            trained for task "zsl" with method "softmax" and the split is generalized, or no unseen
+            class of the split has test rows.
 
     Example:
         >>> from mcfa_fast import data
@@ -142,6 +144,7 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
         >>> [row.name for row in result.classes], result.confusion.sum().item()
         (['3', '4', '8'], 538)
     """
+    split.check_testable()
     unseen = split.unseen_classes
     candidates = np.union1d(split.seen_classes, unseen) if split.generalized else unseen
     rows = np.concatenate([split.test_seen, split.test_unseen])

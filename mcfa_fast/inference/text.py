@@ -13,6 +13,8 @@ __all__ = ["DEFAULT_ENCODER", "SentenceEncoder"]
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 """Of the `text` descriptors that many zero-shot data sets come with; 384 values."""
 
+_HUB_SECONDS = 10.0
+
 
 class SentenceEncoder:
     r"""Describes a class by the normalised mean of its sentences' unit vectors.
@@ -24,7 +26,8 @@ class SentenceEncoder:
 
     Args:
         name: folder of a sentence-transformers model, read without any network access, or the name
-            of one on the Hugging Face hub. Code that comes with a model is never run.
+            of one on the Hugging Face hub, of which a local copy is taken where the hub cannot be
+            reached. Code that comes with a model is never run.
 
     Raises:
         ImportError: without ``pip install mcfa_fast[text]``.
@@ -45,17 +48,14 @@ class SentenceEncoder:
             raise ValueError(
                 f"{self.name}: expected a sentence-transformers model: no modules.json"
             )
+        local = folder.is_dir() or not _on_hub(self.name)
         try:
             self._model = SentenceTransformer(
-                self.name,
-                device="cpu",
-                local_files_only=folder.is_dir(),
-                trust_remote_code=False,
+                self.name, device="cpu", local_files_only=local, trust_remote_code=False
             )
         except Exception as error:  # damaged and absent models raise many kinds
-            reason = str(error).strip().partition("\n")[0]
             raise ValueError(
-                f"{self.name}: cannot be loaded as a sentence encoder: {reason:.300}"
+                f"{self.name}: cannot be loaded as a sentence encoder: {_first_line(error)}"
             ) from error
 
     def describe(self, sentences: Sequence[str]) -> np.ndarray:
@@ -79,3 +79,34 @@ class SentenceEncoder:
         if not norm > 1e-6:
             raise ValueError(f"sentences: {self.name} gives vectors for them that cancel out")
         return mean / norm
+
+
+def _on_hub(name: str) -> bool:
+    """Whether the hub has a model, asked once: the model's own loader asks for a minute.
+
+    Raises:
+        ValueError: when it says no, or nothing, and there is no local copy either.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    # As sentence-transformers reads a name without an owner.
+    name = name if "/" in name else f"sentence-transformers/{name}"
+    try:
+        HfApi().model_info(name, timeout=_HUB_SECONDS)
+        return True
+    except Exception as error:  # of the network, the hub's answer or the name, of many kinds
+        try:
+            copied = isinstance(try_to_load_from_cache(name, "modules.json"), str)
+        except ValueError:  # no name that the hub could have
+            copied = False
+        if copied:
+            return False
+        raise ValueError(
+            f"{name}: neither a folder nor copied from the Hugging Face hub before, and the hub "
+            f"does not give it: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0]
+    return line[:300]

@@ -157,7 +157,8 @@ def _make_fold(config: MCFAConfig, labels: np.ndarray) -> ClassFold:
     if classes - count < smallest:
         raise ValueError(
             f"validation_classes: holding out {count} of {classes} seen classes leaves "
-            f"fewer than the {smallest} that training needs (classes_per_batch)"
+            f"fewer than the {smallest} that training needs (classes_per_batch); choose fewer of "
+            "either, on the command line with --set"
         )
     generator = config.generator("validation")
     held_out = torch.randperm(classes, generator=generator)[:count].numpy()

@@ -75,6 +75,7 @@ class RunContent:
         key: prefix of the run's identifiers on the page.
         name: of its folder.
         run: what the folder says.
+        method: the classifier that it answers with unless another is asked for; None if unknown.
         traces: the training curves; empty without them.
         trade_off: the seen-unseen curves; None for a run that is not generalized.
         without_curve: the generalized run's classifiers whose curve file is not there.
@@ -89,6 +90,7 @@ class RunContent:
     key: str
     name: str
     run: RunFiles
+    method: str | None
     traces: tuple[Markup, ...]
     trade_off: Markup | None
     without_curve: tuple[str, ...]
@@ -110,6 +112,8 @@ class RunContent:
             "Task": "generalized zero-shot (GZSL)" if run.generalized else "zero-shot (ZSL)",
             "Mode": config["mode"],
         }
+        if self.method is not None:
+            facts["Own classifier"] = self.method
         if None not in self.kinds:
             seen = sum(kind == "seen" for kind in self.kinds)
             facts["Candidates"] = (
@@ -160,6 +164,7 @@ def describe_run(run: RunFiles, key: str, name: str, data: str | None) -> RunCon
         key=key,
         name=name,
         run=run,
+        method=None if classifier is None else classifier.method,
         traces=_traces(run, key),
         trade_off=_trade_off(run, key) if run.generalized else None,
         without_curve=tuple(method for method in run.results if method not in run.curves)

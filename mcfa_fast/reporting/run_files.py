@@ -95,7 +95,7 @@ class _Options(BaseModel):
 class _ResultsFile(_Content):
     config: _Options
     validation: ValidationChoice | None = None
-    results: Annotated[dict[str, MethodResult], Field(min_length=1)]
+    results: dict[str, MethodResult]
 
     @model_validator(mode="after")
     def _check_task(self) -> _ResultsFile:
@@ -165,6 +165,11 @@ def read_run(path: Path) -> RunFiles:
             )
         raise ValueError(f"{path}: expected the folder of a finished run, it has no results.json")
     content = _parse(results_path, _ResultsFile)
+    if not content.results:
+        raise ValueError(
+            f"{path}: this run has no results to report on: no unseen class of its split has test "
+            "images"
+        )
     source_path = path / "data.json"
     return RunFiles(
         path=path,

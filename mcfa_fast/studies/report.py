@@ -31,6 +31,8 @@ class Table:
 def comparison_tables(rows: Sequence[Row], against: str | None = None) -> list[Table]:
     """For every task and ratio one table of means over splits, and one of paired differences.
 
+    There is no table of differences without another classifier on two or more of the same splits.
+
     Args:
         rows: all results.
         against: classifier that the others are compared with; None is, for each task and ratio,
@@ -44,7 +46,8 @@ def comparison_tables(rows: Sequence[Row], against: str | None = None) -> list[T
                 groups.setdefault(row.classifier, []).append(row)
         tables.append(_means(task, ratio, groups))
         if (reference := against or _best_baseline(groups)) in groups:
-            tables.append(_differences(task, ratio, groups, reference))
+            gaps = _differences(task, ratio, groups, reference)
+            tables += [gaps] if gaps.rows else []
     return tables
 
 

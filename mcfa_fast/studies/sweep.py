@@ -80,7 +80,7 @@ def sweep(
     splits: Sequence[str] | None = None,
     task: Task = "zsl",
     mode: str = "paper",
-    method: Method = "softmax",
+    method: Method | None = None,
     fixed: Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0,),
     folds: int = FOLDS,
@@ -112,7 +112,7 @@ def sweep(
         splits: names of splits or ratios; None is all splits of the data.
         task: conventional or generalized.
         mode: preset of the other options. Its ``selection="test"`` becomes "last".
-        method: which classifier is judged.
+        method: which classifier is judged; None is the one that the preset is meant for.
         fixed: options that differ from the preset.
         seeds: seeds of every random stream; each is a training of its own.
         folds: number of folds; fewer where there are too few classes.
@@ -136,6 +136,7 @@ def sweep(
 
     fixed = fixed or {}
     base = base_config(task, mode, fixed)
+    method = method or base.recommended_method
     training = FoldTraining(base, data, features, semantics, folds, method, device)
     plan = SweepPlan.make(search, fixed, training, splits, seeds)
     for name, number in (("trials", trials), ("jobs", jobs)):

@@ -117,5 +117,6 @@ def _check_classes(space: Space, base: MCFAConfig, fewest: int) -> None:
     if "episodic" in possible("sampler") and highest > fewest:
         raise ValueError(
             f"classes_per_batch: expected at most {fewest}, the classes that the smallest fold "
-            f"trains on, got {highest}"
+            f"trains on, got {highest}; choose fewer, on the command line with "
+            f"--set classes_per_batch={fewest}"
         )

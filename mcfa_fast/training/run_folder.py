@@ -112,7 +112,7 @@ def claim(path: Path, content: dict[str, Any]) -> None:
     if differences := changes(found, content):
         raise ValueError(
             f"{path.parent}: this folder belongs to a different run ({'; '.join(differences)}). "
-            "Choose another folder, or delete this one to train anew."
+            "Choose another folder (--run-dir or --out), or delete this one to train anew."
         )
 
 

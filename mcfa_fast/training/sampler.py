@@ -77,7 +77,8 @@ class EpisodicSampler:
         if len(self._classes) < classes_per_batch:
             raise ValueError(
                 f"classes_per_batch: expected at most the {len(self._classes)} classes that have "
-                f"training rows, got {classes_per_batch}"
+                f"training rows, got {classes_per_batch}; choose fewer, on the command line with "
+                f"--set classes_per_batch={len(self._classes)}"
             )
         self._order = torch.argsort(labels, stable=True)
         self._starts = sizes.cumsum(0) - sizes
