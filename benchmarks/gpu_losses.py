@@ -4,7 +4,7 @@
 
 Every case is checked against the float64 definition on a part of its batch before it is timed.
 Times are medians over CUDA events, after warm-up. With --fused only the kernels are measured that
-MCFA_FAST_HOPPER chooses between.
+MCFA_FAST_HOPPER chooses between; with --rivals plain PyTorch and torch.compile, which are slow.
 """
 
 from __future__ import annotations
@@ -113,11 +113,15 @@ def run_or_reason(measure):
 
 
 def measure_rivals(instances, width, dtype) -> dict:
-    """The plain formula and torch.compile of it, on the batch that measure_losses takes."""
+    """The plain formula and torch.compile of it, and these kernels beside them."""
     data = batch(instances, width, dtype)
+    ours = training_step(functional.contrastive_losses, *data)
     plain = training_step(reference.contrastive_losses, *data)
     compiled = training_step(torch.compile(reference.contrastive_losses), *data)
     return {
+        "instances": instances,
+        "width": width,
+        "seconds": seconds(ours, 15, 3),
         "plain_seconds": run_or_reason(lambda: seconds(plain, 5, 2)),
         "compile_seconds": run_or_reason(lambda: seconds(compiled, 5, 2)),
     }
@@ -221,45 +225,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     default = Path(__file__).parent / "results" / "gpu_losses.json"
     parser.add_argument("--output", type=Path, default=default)
-    parser.add_argument("--quick", action="store_true", help="without the largest case and rivals")
+    parser.add_argument("--quick", action="store_true", help="without the largest case")
     parser.add_argument("--fused", action="store_true", help="only latents of at most 128 numbers")
+    parser.add_argument("--rivals", action="store_true", help="only the rivals, beside the losses")
     options = parser.parse_args()
-    result = {"environment": environment(), "ceilings": ceilings(), "losses": [], "alignment": []}
+    result = {
+        "environment": environment(),
+        "ceilings": ceilings(),
+        "losses": [],
+        "alignment": [],
+        "rivals": [],
+    }
 
-    def save():
+    def add(kind, measure):
+        row = run_or_reason(measure)
+        result[kind].append(row)
+        print(json.dumps(row), flush=True)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=1) + "\n")
 
     print(json.dumps(result["environment"] | result["ceilings"]), flush=True)
+    if options.rivals:
+        for width in (64, 512):
+            add("rivals", lambda w=width: measure_rivals(65_536, w, torch.bfloat16))
+        return
     bandwidth = result["ceilings"]["copy_bytes_per_second"]
     names = () if options.fused else ("wasserstein", "kl", "l1", "reparameterize")
     for name, dtype in product(names, (torch.bfloat16, torch.float32)):
-        row = run_or_reason(lambda n=name, d=dtype: measure_alignment(n, d, bandwidth))
-        result["alignment"].append(row)
-        print(json.dumps(row), flush=True)
-        save()
-    for instances, width, floor, target in CASES:
+        add("alignment", lambda n=name, d=dtype: measure_alignment(n, d, bandwidth))
+    for case in CASES:
+        instances, width, *_ = case
         if (options.quick and instances > 100_000) or (options.fused and width > 128):
             continue
-        row = run_or_reason(
-            lambda c=(instances, width, floor, target): measure_losses(*c, torch.bfloat16)
-        )
-        result["losses"].append(row)
-        print(json.dumps(row), flush=True)
-        save()
-    if options.fused:
-        return
-    row = run_or_reason(lambda: measure_losses(16_384, 64, None, None, torch.float32))
-    result["losses"].append(row)
-    print(json.dumps(row), flush=True)
-    save()
-    # Last, because they are slow: a run that is cut short has everything else.
-    for row in result["losses"]:
-        rivalled = isinstance(row, dict) and row["instances"] == 65_536
-        if rivalled and row["width"] in (64, 512) and not options.quick:
-            row |= measure_rivals(row["instances"], row["width"], torch.bfloat16)
-            print(json.dumps(row), flush=True)
-            save()
+        add("losses", lambda c=case: measure_losses(*c, torch.bfloat16))
+    if not options.fused:
+        add("losses", lambda: measure_losses(16_384, 64, None, None, torch.float32))
 
 
 if __name__ == "__main__":

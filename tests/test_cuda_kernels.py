@@ -288,6 +288,19 @@ def test_results_do_not_depend_on_the_order_of_threads(harness, dtype, width, or
         assert torch.equal(value, ours[name]), name
 
 
+def test_a_backward_pass_under_autocast_multiplies_in_float32(harness):
+    visual, semantic, labels = batch(90, 7, 300, torch.float32)
+    visual.requires_grad_()
+
+    def gradient():
+        losses = harness_losses(visual, semantic, labels, temperature=torch.tensor(0.3))
+        return torch.autograd.grad(sum(losses), visual)[0]
+
+    expected = gradient()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(gradient(), expected)
+
+
 def test_one_loss_at_a_time_and_labels_without_classes(harness):
     visual, semantic, labels = batch(60, 4, 8, torch.float64)
     fused = harness_losses(visual, semantic, labels, temperature=torch.tensor(0.5))

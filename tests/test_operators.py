@@ -287,6 +287,26 @@ def test_export_keeps_the_operators(module, arguments):
     torch.testing.assert_close(program.module()(*arguments), module(*arguments))
 
 
+def test_a_backward_pass_under_autocast_is_the_one_outside():
+    visual, semantic, labels = inputs(width=100)  # a product that autocast would narrow
+    classes = labels.clamp(min=0)
+
+    def total():
+        return (
+            sum(functional.contrastive_losses(visual, semantic, labels, temperature=0.5))
+            + functional.wasserstein_alignment(visual, visual, semantic, semantic, classes)
+            + functional.kl_divergence(visual, visual)
+            + functional.l1_reconstruction(visual, semantic, classes)
+            + functional.reparameterize(visual, visual, visual.detach()).sum()
+        )
+
+    expected = torch.autograd.grad(total(), (visual, semantic))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gradients = torch.autograd.grad(total(), (visual, semantic))
+    for got, want in zip(gradients, expected, strict=True):
+        assert torch.equal(got, want)
+
+
 def test_autocast_brings_mixed_latents_together():
     visual, semantic, labels = inputs()
     linear = torch.nn.Linear(5, 5)

@@ -84,6 +84,20 @@ def test_native_gradients_are_those_of_autograd(
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-9)
 
 
+def test_autocast_does_not_reach_the_native_step():
+    batch = make_batch(60, 6, 140, 70)
+    model = make_model(MCFAConfig(**SMALL), batch)
+    weights = LossWeights.of(model.config)
+    step = native_step(model)
+    expected = run_native(step, batch, weights)
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = run_native(step, batch, weights)
+    assert torch.equal(found, expected)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        assert torch.equal(parameter.grad, gradient)
+
+
 def test_native_buffers_follow_the_batch():
     config = MCFAConfig(**SMALL)
     weights = LossWeights.of(config)

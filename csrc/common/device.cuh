@@ -60,6 +60,10 @@ __device__ __forceinline__ void atomic_add(int64_t* address, int64_t value) {
   atomicAdd(reinterpret_cast<unsigned long long*>(address), static_cast<unsigned long long>(value));
 }
 
+__device__ __forceinline__ void atomic_add(float* address, float value) {
+  atomicAdd(address, value);
+}
+
 // 2^x to 2 ulp, subnormals flushed to 0.
 __device__ __forceinline__ float exp2_fast(float x) {
   float result;

@@ -72,12 +72,16 @@ __device__ __forceinline__ void warpgroup_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-// Keeps the compiler from using sums ahead of the wait before, or from changing them after the products behind.
+// Keeps the compiler from using sums ahead of the wait before, or from changing them after the products behind; and the
+// registers of factors from serving for anything else before the wait.
 __device__ __forceinline__ void keep_in_place(float (&c)[8][4]) {
 #pragma unroll
   for (int n = 0; n < 8; ++n) {
     asm volatile("" : "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])::"memory");
   }
+}
+__device__ __forceinline__ void keep_in_place(uint32_t (&a)[4]) {
+  asm volatile("" : "+r"(a[0]), "+r"(a[1]), "+r"(a[2]), "+r"(a[3])::"memory");
 }
 
 // wgmma of TYPE with operands INPUTS, which begin with %33.

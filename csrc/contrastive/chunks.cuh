@@ -160,11 +160,11 @@ __global__ void __launch_bounds__(kStripThreads) chunk_columns_kernel(
   }
 }
 
-// weights [row_count, column_count] of the chunk's pairs; 0 for pairs that take no part. A block per row. Where rows and
+// weights [row_count, column_count] of the chunk's pairs, rows `stride` apart; 0 for pairs that take no part. A block per row. Where rows and
 // columns are the same latents, so are their terms and ranges of positives: (i, j) and (j, i) have one weight.
 template <typename T>
 __global__ void __launch_bounds__(kChunkThreads) chunk_backward_kernel(
-    const BackwardPairs<T> pairs, const Chunk<Accumulate<T>> chunk, T* weights) {
+    const BackwardPairs<T> pairs, const Chunk<Accumulate<T>> chunk, T* weights, int64_t stride) {
   using A = Accumulate<T>;
   const int64_t row = chunk.first_row + blockIdx.x;
   const auto scaling = DeviceScaling<A>::read(pairs.temperature, pairs.normalized);
@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_backward_kernel(
         weight -= positive_pair_weight(s, scaling, r, row, c, column);
       }
     }
-    weights[blockIdx.x * chunk.column_count + place] = narrow<T>(weight);
+    weights[blockIdx.x * stride + place] = narrow<T>(weight);
   }
 }
 

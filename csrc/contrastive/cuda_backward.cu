@@ -12,9 +12,10 @@ using OptionalTensor = std::optional<Tensor>;
 
 template <int kWidth, int kPolynomial, typename T>
 void launch_hopper_backward(const BackwardPairs<T>& pairs, dim3 grid) {
-  const auto kernel = hopper_backward_kernel<T, kWidth, kPolynomial>;
-  check_hopper(kernel);
-  launch(kernel, grid, HopperShape<kWidth>::kThreads, HopperShape<kWidth>::kShared, pairs);
+  check_hopper();
+  launch(
+      hopper_backward_kernel<T, kWidth, kPolynomial>, grid, HopperShape<kWidth>::kThreads, HopperShape<kWidth>::kShared,
+      pairs);
 }
 
 template <int kWidth, typename T>
@@ -53,10 +54,12 @@ void launch_pairs(
     };
     for_each_chunk(
         rows, columns, [&](const auto& chunk, const Tensor& row_values, const Tensor& column_values, bool mirrored) {
-          const auto weights = at::empty({chunk.row_count, chunk.column_count}, rows.values.options());
+          // In rows of whole 16 bytes, which the library reads faster.
+          const int64_t stride = (chunk.column_count + 7) / 8 * 8;
+          const auto weights = at::empty({chunk.row_count, stride}, rows.values.options()).narrow(1, 0, chunk.column_count);
           launch(
               chunk_backward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads, 0, pairs, chunk,
-              output_pointer<T>(weights));
+              output_pointer<T>(weights), stride);
           add_product(chunk.first_row, weights, column_values);
           if (mirrored) {
             add_product(chunk.first_column, weights.t(), row_values);

@@ -20,6 +20,17 @@ struct SplitSums {
     }
     return total.value();
   }
+  // The same by a warp, whose lanes share the splits.
+  __device__ __forceinline__ A warp_value(int64_t row) const {
+    LogSum<A> total{-INFINITY, 0};
+    for (int64_t split = threadIdx.x % 32; split < splits; split += 32) {
+      total.merge(largest[split * rows + row], sum[split * rows + row]);
+    }
+    for (int mask = 16; mask > 0; mask /= 2) {
+      total.merge(shuffle_xor(total.largest, mask), shuffle_xor(total.sum, mask));
+    }
+    return total.value();
+  }
 };
 
 // What one loss leaves per anchor, in the order of the input. A null `loss` means that it is not wanted.
@@ -71,9 +82,9 @@ __global__ void __launch_bounds__(kRowThreads) finish_visual_kernel(const Finish
     A lse = 0;
     A lse_positives = 0;
     if (others > 0) {
-      lse = args.others.value(row);
+      lse = args.others.warp_value(row);
       if (args.in_form) {
-        lse_positives = args.positives.value(row);
+        lse_positives = args.positives.warp_value(row);
         loss += lse - (lse_positives - log(static_cast<A>(others)));
       } else {
         const T* u = args.latents + row * args.width;
@@ -90,10 +101,12 @@ __global__ void __launch_bounds__(kRowThreads) finish_visual_kernel(const Finish
       }
     }
   }
-  if (args.vtos.loss != nullptr && writes) {
-    const A lse = kept ? args.over_classes.value(row) : A(0);
-    args.vtos.loss[anchor] = poison + (kept ? lse - scaling.scale * args.products[row] : A(0));
-    args.vtos.lse[anchor] = lse;
+  if (args.vtos.loss != nullptr) {
+    const A lse = kept ? args.over_classes.warp_value(row) : A(0);
+    if (writes) {
+      args.vtos.loss[anchor] = poison + (kept ? lse - scaling.scale * args.products[row] : A(0));
+      args.vtos.lse[anchor] = lse;
+    }
   }
 }
 

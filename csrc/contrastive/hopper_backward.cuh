@@ -1,6 +1,7 @@
 // mma_backward_kernel with Hopper's own matrix instructions (see warpgroup.cuh), for widths of 64 and 128. A block's two
-// warpgroups own 64 rows each; tiles of 64 columns pass through three stages of shared memory. The weights of a tile are
-// multiplied back onto its latents while the threads go on to the next tile, whose products follow behind.
+// warpgroups own 64 rows each; tiles of 64 columns pass through three stages of shared memory. The products of a tile
+// follow behind those of the weights of the tile before; while one block waits for both, another computes weights (at a
+// width of 64; at 128, a multiprocessor has registers for one block only).
 //
 // The rows of the first product come from shared memory: of fragments kept in registers through the loop, ptxas (12.8,
 // 13.0) let other values take the place.
@@ -79,7 +80,16 @@ __global__ void __launch_bounds__(HopperShape<kWidth>::kThreads, kWidth == 64 ? 
     start(first_tile, 0);  // with the rows
     start(first_tile + 1, 1);
 
+    constexpr int kParts = Shape::kColumns / 16;
+    uint32_t a[kParts][4] = {};
     float grad[Shape::kPanels][8][4] = {};
+    const auto wait_for_products = [&] {
+      warpgroup_wait<0>();
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        keep_in_place(a[part]);
+      }
+    };
     int stage = 0;
     for (int tile = first_tile; tile < last_tile; ++tile) {
       const auto latents = all_columns.at(stage * Shape::kTile / kPanelWidth, 0);
@@ -96,19 +106,18 @@ __global__ void __launch_bounds__(HopperShape<kWidth>::kThreads, kWidth == 64 ? 
             s[0], own_rows.at(panel * Shape::kRows, column), latents.at(panel * Shape::kColumns, column), depth > 0);
       }
       warpgroup_commit();
-      warpgroup_wait<0>();  // for these products, and those of the weights of the tile before
+      wait_for_products();  // and for those of the weights of the tile before
       keep_in_place(s[0]);
       barrier();  // everybody is done with the tile before
       start(tile + 2, (stage + 2) % Shape::kStages);
       own.template weigh<kPolynomial>(s, tile, row_terms, column_terms + stage * 2 * Shape::kColumns);
-      uint32_t a[Shape::kColumns / 16][4];
 #pragma unroll
-      for (int part = 0; part < Shape::kColumns / 16; ++part) {
+      for (int part = 0; part < kParts; ++part) {
         pack_weights<T>(a[part], s[0][2 * part], s[0][2 * part + 1]);
       }
       warpgroup_begin();
 #pragma unroll
-      for (int part = 0; part < Shape::kColumns / 16; ++part) {
+      for (int part = 0; part < kParts; ++part) {
 #pragma unroll
         for (int panel = 0; panel < Shape::kPanels; ++panel) {
           warpgroup_accumulate<T>(grad[panel], a[part], latents.at(panel * Shape::kColumns + 16 * part, 0));
@@ -118,7 +127,7 @@ __global__ void __launch_bounds__(HopperShape<kWidth>::kThreads, kWidth == 64 ? 
       stage = (stage + 1) % Shape::kStages;
     }
     copy_async_wait<0>();
-    warpgroup_wait<0>();
+    wait_for_products();
 #pragma unroll
     for (int panel = 0; panel < Shape::kPanels; ++panel) {
       keep_in_place(grad[panel]);
@@ -129,6 +138,8 @@ __global__ void __launch_bounds__(HopperShape<kWidth>::kThreads, kWidth == 64 ? 
         own.store(kWidth, 8 * panel + n, 1, from[2], from[3]);
       }
     }
+  } else {
+    MCFA_DEVICE_ASSERT(false, "this build has no code for Hopper's matrix instructions");
   }
 }
 

@@ -93,10 +93,9 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
     // Within a chunk, the first block of rows begins the sums, also those of the columns that it meets.
     const bool begins = first_row == chunk.row * chunks.rows;
     float sums[kSlots] = {};
-    const int64_t first_column = chunk.row < chunk.column ? chunk.column * chunks.rows : first_row;
-    const TileRange tiles{
-        first_column / Shape::kColumns, (end_of(chunk.column) + Shape::kColumns - 1) / Shape::kColumns};
-    RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(pairs.columns, first_column, kept);
+    const int64_t begin = chunk.row < chunk.column ? chunk.column * chunks.rows : first_row;
+    const TileRange tiles{begin / Shape::kColumns, (end_of(chunk.column) + Shape::kColumns - 1) / Shape::kColumns};
+    RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(pairs.columns, begin, kept);
     const auto start = [&](int stage) { copies.start(columns + stage * Shape::kTile + copies.place()); };
     const auto visit = [&](int tile, int stage) {
       float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
@@ -166,8 +165,12 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
         sum += column_sums[of_warp * Shape::kColumns + threadIdx.x];
       }
       const int64_t at = chunk.row * pairs.row_count + first_column + threadIdx.x;
-      pairs.sum[at] = begins ? sum : pairs.sum[at] + sum;
-      pairs.largest[at] = scaling.scale2;
+      if (begins) {
+        pairs.sum[at] = sum;
+        pairs.largest[at] = scaling.scale2;
+      } else {
+        atomic_add(&pairs.sum[at], sum);  // always by this thread: it is spared the wait for what is there
+      }
     };
     RowCopies<T, kWidth, Shape::kRows, Shape::kThreads> row_copies(pairs.rows, first_row, pairs.row_count);
     row_copies.start(rows + row_copies.place());

@@ -213,6 +213,19 @@ ContrastiveForward contrastive_forward_autocast(
       temperature, vtov, vtos, stov, positives, reduction, normalize, ignore_index);
 }
 
+// A backward pass that runs under autocast keeps the dtypes of its forward pass.
+template <c10::DeviceType device>
+ContrastiveBackward contrastive_backward_autocast(
+    const OptionalTensor& grad_vtov, const OptionalTensor& grad_vtos, const OptionalTensor& grad_stov,
+    const Tensor& visual, const OptionalTensor& semantic, const Tensor& labels, const Tensor& temperature,
+    const Tensor& lse_vtov, const Tensor& lse_positives, const Tensor& lse_vtos, const Tensor& lse_stov,
+    std::string_view positives, std::string_view reduction, bool normalize, int64_t ignore_index) {
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(at::autocast::get_autocast_dispatch_key_from_device_type(device));
+  return call_backward(
+      grad_vtov, grad_vtos, grad_stov, visual, semantic, labels, temperature, lse_vtov, lse_positives, lse_vtos,
+      lse_stov, positives, reduction, normalize, ignore_index);
+}
+
 TORCH_LIBRARY_IMPL(mcfa_fast, Meta, m) {
   m.impl("contrastive_forward", contrastive_forward_meta);
   m.impl("contrastive_backward", contrastive_backward_meta);
@@ -225,10 +238,12 @@ TORCH_LIBRARY_IMPL(mcfa_fast, Autograd, m) {
 
 TORCH_LIBRARY_IMPL(mcfa_fast, AutocastCPU, m) {
   m.impl("contrastive_forward", contrastive_forward_autocast<at::kCPU>);
+  m.impl("contrastive_backward", contrastive_backward_autocast<at::kCPU>);
 }
 
 TORCH_LIBRARY_IMPL(mcfa_fast, AutocastCUDA, m) {
   m.impl("contrastive_forward", contrastive_forward_autocast<at::kCUDA>);
+  m.impl("contrastive_backward", contrastive_backward_autocast<at::kCUDA>);
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ void SoftmaxTraining::epoch(const Tensor& latents, const Tensor& labels, int64_t
   const int64_t classes = weight.size(0);
   const Tensor columns = checked_labels(labels, classes);
   at::AutoDispatchBelowADInplaceOrView no_autograd;
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
   for (int64_t begin = 0; begin < latents.size(0); begin += batch_size) {
     const int64_t rows = std::min(batch_size, latents.size(0) - begin);
     const Tensor batch = latents.narrow(0, begin, rows);

@@ -99,6 +99,7 @@ Tensor TrainingStep::run(
   check_labels(any_labels, features, "features");
   const Tensor labels = checked_labels(any_labels, semantics.size(0));
   at::AutoDispatchBelowADInplaceOrView no_autograd;
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
   const int64_t instances = features.size(0);
   const int64_t classes = semantics.size(0);
   const int64_t all = instances + classes;

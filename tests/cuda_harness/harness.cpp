@@ -54,6 +54,7 @@ struct Fiber {
   std::vector<std::vector<Copy>> copies;  // groups, the last still open
   std::vector<std::vector<std::function<void()>>> products;  // likewise
   bool may_multiply = false;  // since a fence
+  size_t products_started = 0;
 };
 
 // What a warp's lanes hand over. Two slots in turn, so that the next exchange does not overwrite what is being read.
@@ -67,6 +68,7 @@ struct Warp {
 
 std::vector<std::unique_ptr<Fiber>> fibers;  // kept from block to block, for their stacks
 std::vector<Warp> warps;
+std::vector<std::vector<std::string>> warpgroups;  // what each has started, in order
 Fiber* current = nullptr;
 jmp_buf scheduler;
 const std::function<void()>* body = nullptr;
@@ -145,6 +147,7 @@ void run_block(dim3 block, dim3 blocks, int threads) {
   unpublished.assign(shared_size() / 16 + 1, -1);
   threads_in_block = threads;
   warps.assign((threads + 31) / 32, Warp());
+  warpgroups.assign((threads + 127) / 128, {});
   while (static_cast<int>(fibers.size()) < threads) {
     fibers.push_back(std::make_unique<Fiber>());
   }
@@ -159,6 +162,7 @@ void run_block(dim3 block, dim3 blocks, int threads) {
     fiber.copies.assign(1, {});
     fiber.products.assign(1, {});
     fiber.may_multiply = false;
+    fiber.products_started = 0;
   }
   std::vector<int> order(threads);
   std::iota(order.begin(), order.end(), 0);
@@ -339,9 +343,16 @@ void begin_products() {
   current->may_multiply = true;
 }
 
-void multiply_later(std::function<void()> product) {
+void multiply_later(const std::string& operands, std::function<void()> product) {
   if (!current->may_multiply) {
     fail("wgmma: no fence before the first product of a group");
+  }
+  auto& started = warpgroups[current->position.thread.x / 128];
+  const size_t index = current->products_started++;
+  if (index == started.size()) {
+    started.push_back(operands);
+  } else if (started[index] != operands) {
+    fail("wgmma: the warps of a warpgroup differ in their products");
   }
   auto& groups = current->products;
   const bool none_before = groups.size() == 1 && groups.back().empty();  // products follow one another

@@ -97,6 +97,10 @@ inline void atomic_add(int64_t* address, int64_t value) {
   *address += value;
 }
 
+inline void atomic_add(float* address, float value) {
+  *address += value;
+}
+
 inline float exp2_fast(float x) {
   const float result = std::exp2(x);
   return result < 1.17549435e-38f ? 0.f : result;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "harness.h"
 
@@ -13,7 +14,8 @@ void publish_shared();
 uint32_t shared_address(const void* pointer);
 const char* at_shared_address(uint32_t address);
 void begin_products();
-void multiply_later(std::function<void()> product);
+// `operands` says what all threads of the warpgroup must start at this point.
+void multiply_later(const std::string& operands, std::function<void()> product);
 void commit_products();
 void wait_for_products(int pending);
 
@@ -43,6 +45,7 @@ void warpgroup_wait(const char* file = __builtin_FILE(), int line = __builtin_LI
   }
 }
 inline void keep_in_place(float (&)[8][4]) {}
+inline void keep_in_place(uint32_t (&)[4]) {}
 
 namespace harness_detail {
 
@@ -63,9 +66,9 @@ float element_of(uint64_t descriptor, int line, int along) {
 // The lane's part of the product, later: rows lane / 4 and 8 below of the warp's 16, columns lane % 4 * 2 and the next
 // of every 8. row(r, k) and column(k, n) are elements of the factors.
 template <typename Row, typename Column>
-void multiply_later(float (*c)[4], bool add, const Row& row, const Column& column) {
+void multiply_later(const std::string& operands, float (*c)[4], bool add, const Row& row, const Column& column) {
   const int lane = threadIdx.x % 32;
-  harness::multiply_later([=] {
+  harness::multiply_later(operands, [=] {
     for (int n = 0; n < 8; ++n) {
       for (int i = 0; i < 4; ++i) {
         float sum = 0;
@@ -89,21 +92,12 @@ void warpgroup_multiply(
     float (&c)[8][4], TileDescriptor a, TileDescriptor b, bool add, const char* file = __builtin_FILE(),
     int line = __builtin_LINE()) {
   const bool off = harness::faulty(harness::Fault::kWrongAddress, file, line);
-  struct Operands {
-    uint64_t a;
-    uint64_t b;
-    uint64_t add;
-  } mine{a.bits, b.bits ^ (off ? 1 : 0), add};
-  const auto* all = reinterpret_cast<const Operands*>(harness::exchange("wgmma", &mine, sizeof(mine)));
-  for (int lane = 0; lane < 32; ++lane) {
-    if (std::memcmp(&all[lane], &mine, sizeof(mine)) != 0) {
-      harness::fail("wgmma: lanes that differ in their descriptors");
-    }
-  }
+  const uint64_t b_bits = b.bits ^ (off ? 1 : 0);
   const int first_row = threadIdx.x / 32 % 4 * 16;
   harness_detail::multiply_later(
-      c, add, [=](int r, int k) { return harness_detail::element_of<T>(mine.a, first_row + r, k); },
-      [=](int k, int n) { return harness_detail::element_of<T>(mine.b, n, k); });
+      "rows " + std::to_string(a.bits) + " columns " + std::to_string(b_bits) + (add ? " added" : ""), c, add,
+      [=](int r, int k) { return harness_detail::element_of<T>(a.bits, first_row + r, k); },
+      [=](int k, int n) { return harness_detail::element_of<T>(b_bits, n, k); });
 }
 
 template <typename T>
@@ -111,26 +105,18 @@ void warpgroup_accumulate(
     float (&c)[8][4], const uint32_t (&a)[4], TileDescriptor b, const char* file = __builtin_FILE(),
     int line = __builtin_LINE()) {
   const bool off = harness::faulty(harness::Fault::kWrongAddress, file, line);
-  struct Operands {
-    uint64_t descriptor;
-    uint32_t a[4];
-  } mine{b.bits ^ (off ? 1 : 0), {a[0], a[1], a[2], a[3]}};
-  struct Warp {
-    Operands lanes[32];
+  const uint64_t b_bits = b.bits ^ (off ? 1 : 0);
+  struct Fragments {
+    uint32_t of_lane[32][4];
   } all;
-  std::memcpy(&all, harness::exchange("wgmma", &mine, sizeof(mine)), sizeof(all));
-  for (const auto& other : all.lanes) {
-    if (other.descriptor != mine.descriptor) {
-      harness::fail("wgmma: lanes that differ in their descriptors");
-    }
-  }
+  std::memcpy(&all, harness::exchange("wgmma", &a, sizeof(a)), sizeof(all));
   harness_detail::multiply_later(
-      c, true,
+      "fragments, depth " + std::to_string(b_bits), c, true,
       [=](int r, int k) {
-        const uint32_t two = all.lanes[r % 8 * 4 + k % 8 / 2].a[r / 8 + k / 8 * 2];
+        const uint32_t two = all.of_lane[r % 8 * 4 + k % 8 / 2][r / 8 + k / 8 * 2];
         return harness_detail::to_float(T{static_cast<uint16_t>(two >> 16 * (k % 2))});
       },
-      [=](int k, int n) { return harness_detail::element_of<T>(mine.descriptor, k, n); });
+      [=](int k, int n) { return harness_detail::element_of<T>(b_bits, k, n); });
 }
 
 }  // namespace mcfa_fast

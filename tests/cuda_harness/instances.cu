@@ -18,7 +18,7 @@ namespace mcfa_fast {
   template __global__ void pull_back_kernel<T>(const PullBack<T>, const int64_t*, const int64_t*);                 \
   template __global__ void chunk_forward_kernel<T>(const ForwardPairs<T>, const Chunk<Accumulate<T>>);             \
   template __global__ void chunk_columns_kernel<T>(const ForwardPairs<T>, const Chunk<Accumulate<T>>);             \
-  template __global__ void chunk_backward_kernel<T>(const BackwardPairs<T>, const Chunk<Accumulate<T>>, T*);       \
+  template __global__ void chunk_backward_kernel<T>(const BackwardPairs<T>, const Chunk<Accumulate<T>>, T*, int64_t);       \
   MCFA_KL(T, 1)                                                                                                    \
   MCFA_KL(T, 16 / sizeof(T))                                                                                       \
   MCFA_WASSERSTEIN(T, 1)                                                                                           \
