@@ -37,6 +37,19 @@ def plain_loop(batches):
     return layer.weight.detach(), layer.bias.detach()
 
 
+def test_autocast_does_not_reach_the_training():
+    data = make_latents(40)
+    found = []
+    for enabled in (False, True):
+        classifier = new()
+        generator = torch.Generator().manual_seed(3)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            classifier.fit(lambda: data, epochs=2, batch_size=16, generator=generator)
+        found.append(weights(classifier))
+    for inside, outside in zip(*found, strict=True):
+        assert torch.equal(inside, outside)
+
+
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("rows", [40, 32, 13, 1])
 def test_equals_a_plain_loop(rows, drop_last):
