@@ -79,7 +79,8 @@ inline void check_hopper() {
 }
 
 // The size of library products whose results stay in Hopper's second-level cache (in float32 32 MiB of 50 MB), rows a
-// multiple of columns. Tiles of 128 x 256 take two waves of its 132 multiprocessors, 256 places of 264.
+// multiple of columns. Tiles of 128 x 256 take two waves of its 132 multiprocessors, 256 places of 264. The gradients of
+// chunk_rows() columns are one product, whose results are tiles enough for a wave.
 inline int64_t chunk_rows() {
   return 4096;
 }

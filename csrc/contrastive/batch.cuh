@@ -129,20 +129,39 @@ struct OwnProducts {
   }
 };
 
-// Visits the products of two sets of latents in chunks. Where both are the same set, chunks left of the diagonal are
-// left out: those right of it mirror them, and are visited with `mirrored`. On the diagonal pairs appear both ways.
+// A square of pairs of two sets of latents. One right of the diagonal of one set with itself is `mirrored`: it serves its
+// columns, too.
+template <typename T>
+struct PairBlock {
+  at::Tensor row_values;
+  at::Tensor column_values;
+  int64_t first_row;
+  int64_t first_column;
+  bool mirrored;
+
+  // Visits its products in chunks of columns.
+  template <typename Visit>
+  void for_each_chunk(const Visit& visit) const {
+    const auto type = c10::CppTypeToScalarType<Accumulate<T>>::value;
+    for (int64_t column = 0; column < column_values.size(0); column += chunk_columns()) {
+      const auto values = column_values.narrow(0, column, std::min(chunk_columns(), column_values.size(0) - column));
+      const auto products = wide_product(row_values, values.t(), type);
+      visit(Chunk<Accumulate<T>>{
+          output_pointer<Accumulate<T>>(products), first_row, first_column + column, row_values.size(0), values.size(0)});
+    }
+  }
+};
+
+// Visits the pairs of two sets of latents block by block. Where both are the same set, blocks left of the diagonal are
+// left out; on the diagonal pairs appear both ways.
 template <typename T, typename Visit>
-void for_each_chunk(const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const Visit& visit) {
+void for_each_block(const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const Visit& visit) {
   const bool same = &rows == &columns;
-  const auto type = c10::CppTypeToScalarType<Accumulate<T>>::value;
   for (int64_t row = 0; row < rows.rows(); row += chunk_rows()) {
     const auto row_values = rows.values.narrow(0, row, std::min(chunk_rows(), rows.rows() - row));
-    for (int64_t column = same ? row : 0; column < columns.rows(); column += chunk_columns()) {
-      const auto column_values = columns.values.narrow(0, column, std::min(chunk_columns(), columns.rows() - column));
-      const auto products = wide_product(row_values, column_values.t(), type);
-      const Chunk<Accumulate<T>> chunk{
-          output_pointer<Accumulate<T>>(products), row, column, row_values.size(0), column_values.size(0)};
-      visit(chunk, row_values, column_values, same && column >= row + chunk_rows());
+    for (int64_t column = same ? row : 0; column < columns.rows(); column += chunk_rows()) {
+      const auto column_values = columns.values.narrow(0, column, std::min(chunk_rows(), columns.rows() - column));
+      visit(PairBlock<T>{row_values, column_values, row, column, same && column > row});
     }
   }
 }

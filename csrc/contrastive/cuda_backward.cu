@@ -52,19 +52,20 @@ void launch_pairs(
     const auto add_product = [&](int64_t first_row, const Tensor& weights, const Tensor& values) {
       grad.select(0, 0).narrow(0, first_row, weights.size(0)).add_(wide_product(weights, values, grad.scalar_type()));
     };
-    for_each_chunk(
-        rows, columns, [&](const auto& chunk, const Tensor& row_values, const Tensor& column_values, bool mirrored) {
-          // In rows of whole 16 bytes, which the library reads faster.
-          const int64_t stride = (chunk.column_count + 7) / 8 * 8;
-          const auto weights = at::empty({chunk.row_count, stride}, rows.values.options()).narrow(1, 0, chunk.column_count);
-          launch(
-              chunk_backward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads, 0, pairs, chunk,
-              output_pointer<T>(weights), stride);
-          add_product(chunk.first_row, weights, column_values);
-          if (mirrored) {
-            add_product(chunk.first_column, weights.t(), row_values);
-          }
-        });
+    for_each_block(rows, columns, [&](const auto& block) {
+      const int64_t column_count = block.column_values.size(0);
+      const int64_t stride = (column_count + 7) / 8 * 8;  // whole 16 bytes, which the library reads faster
+      const auto weights = at::empty({block.row_values.size(0), stride}, rows.values.options()).narrow(1, 0, column_count);
+      block.for_each_chunk([&](const auto& chunk) {
+        launch(
+            chunk_backward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads, 0, pairs, chunk,
+            output_pointer<T>(weights) + (chunk.first_column - block.first_column), stride);
+      });
+      add_product(block.first_row, weights, block.column_values);
+      if (block.mirrored) {
+        add_product(block.first_column, weights.t(), block.row_values);
+      }
+    });
   } else if constexpr (kOnMatrixUnits<T>) {
     pairs.width == 64 ? launch_mma_backward<64>(pairs, splits)
         : pairs.width == 128 ? launch_mma_backward<128>(pairs, splits) : launch_mma_backward<256>(pairs, splits);

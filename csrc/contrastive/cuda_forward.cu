@@ -32,15 +32,17 @@ void launch_mma_forward(const ForwardPairs<T>& pairs, int64_t splits) {
 template <typename T>
 void launch_pairs(const ForwardPairs<T>& pairs, const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, int64_t splits) {
   if (by_library<T>(pairs.width)) {
-    for_each_chunk(rows, columns, [&](const auto& chunk, const Tensor&, const Tensor&, bool mirrored) {
-      launch(
-          chunk_forward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads,
-          kChunkThreads / 32 * sizeof(Accumulate<T>), pairs, chunk);
-      if (mirrored) {
+    for_each_block(rows, columns, [&](const auto& block) {
+      block.for_each_chunk([&](const auto& chunk) {
         launch(
-            chunk_columns_kernel<T>, blocks_for(chunk.column_count, kStripColumns), kStripThreads,
-            chunk_columns_shared<T>(), pairs, chunk);
-      }
+            chunk_forward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads,
+            kChunkThreads / 32 * sizeof(Accumulate<T>), pairs, chunk);
+        if (block.mirrored) {
+          launch(
+              chunk_columns_kernel<T>, blocks_for(chunk.column_count, kStripColumns), kStripThreads,
+              chunk_columns_shared<T>(), pairs, chunk);
+        }
+      });
     });
   } else if constexpr (kOnMatrixUnits<T>) {
     pairs.width == 64 ? launch_mma_forward<64>(pairs, splits)
