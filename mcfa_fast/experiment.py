@@ -25,7 +25,7 @@ from mcfa_fast.models.mcfa import MCFA
 from mcfa_fast.training.checkpoint import write_atomically
 from mcfa_fast.training.trainer import Trainer
 
-__all__ = ["OPTIMISTIC", "run"]
+__all__ = ["OPTIMISTIC", "evaluate_methods", "run"]
 
 OPTIMISTIC = "optimistic: best test epoch"
 
@@ -84,7 +84,10 @@ def run(
             f"got generalized={split.generalized}"
         )
     run_dir = None if run_dir is None else Path(run_dir)
-    classifier = MCFAClassifier(config, device=device, run_dir=run_dir, progress=progress)
+    method = config.recommended_method
+    classifier = MCFAClassifier(
+        config, method=method, device=device, run_dir=run_dir, progress=progress
+    )
     images = dataset.features[split.train], dataset.labels[split.train], dataset.semantics
     classes = {"class_names": dataset.class_names, "unseen_classes": split.unseen_classes}
     if config.selection == "test":
@@ -95,17 +98,50 @@ def run(
     else:
         classifier.fit(*images, **classes)
 
-    results = {}
-    if split.test_unseen.size:
-        for method in METHODS:
-            results[method] = evaluate(classifier.set_params(method=method), dataset, split)
-    classifier.set_params(method=config.recommended_method)
+    results = evaluate_methods(classifier, dataset, split)
     if config.selection == "test":
         for method in ("softmax", "ensemble"):  # both use the epoch of the softmax that was chosen
             results[method] = replace(results[method], note=OPTIMISTIC)
     if run_dir is not None:
         classifier.save(run_dir / "classifier.pt")
         _write_results(run_dir, config, classifier, results)
+    return results
+
+
+def evaluate_methods(
+    classifier: MCFAClassifier, dataset: Dataset, split: Split
+) -> dict[str, Evaluation]:
+    """Evaluate a fitted classifier by every method, and leave it with its own.
+
+    Args:
+        classifier: fitted on the split's training rows, with the dataset's class indices.
+        dataset: where its images and classes come from.
+        split: its test rows are evaluated.
+
+    Returns:
+        An evaluation per method; nothing if no unseen class of the split has test rows.
+
+    Raises:
+        ValueError: see :func:`~mcfa_fast.evaluation.evaluate.evaluate`.
+
+    Example:
+        >>> from mcfa_fast import data
+        >>> digits = data.load("digits")
+        >>> split = digits.split("7/3:0", generalized=False)
+        >>> config = MCFAConfig.paper("zsl", epochs=1, classifier_epochs=1)
+        >>> classifier = MCFAClassifier(config).fit(
+        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
+        ... )
+        >>> list(evaluate_methods(classifier, digits, split)), classifier.method
+        (['softmax', 'nearest', 'ensemble'], 'softmax')
+    """
+    if not split.test_unseen.size:
+        return {}
+    own = classifier.method
+    results = {
+        method: evaluate(classifier.set_params(method=method), dataset, split) for method in METHODS
+    }
+    classifier.set_params(method=own)
     return results
 
 

@@ -78,10 +78,11 @@ inline void check_hopper() {
       MCFA_CUDA_ARCHITECTURES, " (TORCH_CUDA_ARCH_LIST)");
 }
 
-// The size of library products whose results stay in Hopper's second-level cache (in float32 32 MiB of 50 MB), rows a
-// multiple of columns. Tiles of 128 x 256 take two waves of its 132 multiprocessors, 256 places of 264. The gradients of
-// chunk_rows() columns are one product, whose results are tiles enough for a wave.
-inline int64_t chunk_rows() {
+// Wide latents are taken in blocks of block_size() rows and as many columns. A block's gradients are one product, whose
+// results are tiles enough for a wave. Its similarities come in chunks of chunk_columns(), a part of block_size(): in
+// float32 32 MiB, which stay in Hopper's second-level cache of 50 MB, and as tiles of 128 x 256 two waves of its 132
+// multiprocessors, 256 places of 264.
+inline int64_t block_size() {
   return 4096;
 }
 inline int64_t chunk_columns() {

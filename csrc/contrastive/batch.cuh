@@ -157,10 +157,10 @@ struct PairBlock {
 template <typename T, typename Visit>
 void for_each_block(const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const Visit& visit) {
   const bool same = &rows == &columns;
-  for (int64_t row = 0; row < rows.rows(); row += chunk_rows()) {
-    const auto row_values = rows.values.narrow(0, row, std::min(chunk_rows(), rows.rows() - row));
-    for (int64_t column = same ? row : 0; column < columns.rows(); column += chunk_rows()) {
-      const auto column_values = columns.values.narrow(0, column, std::min(chunk_rows(), columns.rows() - column));
+  for (int64_t row = 0; row < rows.rows(); row += block_size()) {
+    const auto row_values = rows.values.narrow(0, row, std::min(block_size(), rows.rows() - row));
+    for (int64_t column = same ? row : 0; column < columns.rows(); column += block_size()) {
+      const auto column_values = columns.values.narrow(0, column, std::min(block_size(), columns.rows() - column));
       visit(PairBlock<T>{row_values, column_values, row, column, same && column > row});
     }
   }

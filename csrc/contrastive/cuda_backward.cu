@@ -10,7 +10,7 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-template <int kWidth, int kPolynomial, typename T>
+template <int kWidth, bool kPolynomial, typename T>
 void launch_hopper_backward(const BackwardPairs<T>& pairs, dim3 grid) {
   check_hopper();
   launch(
@@ -24,8 +24,8 @@ void launch_mma_backward(const BackwardPairs<T>& pairs, int64_t splits) {
   if constexpr (kWidth <= 128) {
     const auto wish = hopper_kernels();
     if (wish != HopperKernels::kOff) {
-      wish == HopperKernels::kOn ? launch_hopper_backward<kWidth, 0>(pairs, grid)
-                                 : launch_hopper_backward<kWidth, 4>(pairs, grid);
+      wish == HopperKernels::kOn ? launch_hopper_backward<kWidth, false>(pairs, grid)
+                                 : launch_hopper_backward<kWidth, true>(pairs, grid);
       return;
     }
   }

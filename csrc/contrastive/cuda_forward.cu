@@ -12,7 +12,7 @@ using OptionalTensor = std::optional<Tensor>;
 
 // Whether each pair of these latents is to be visited once; see mma_symmetric_kernel.
 template <typename T>
-bool by_symmetry(int64_t width, bool same, bool normalized) {
+bool visits_pairs_once(int64_t width, bool same, bool normalized) {
   return kOnMatrixUnits<T> && !by_library<T>(width) && same && normalized;
 }
 
@@ -66,9 +66,9 @@ struct RowSums {
       const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const int64_t* kept_rows, const int64_t* kept_columns,
       const SortedLabelsOnDevice* of_positives, const Tensor& temperature, bool normalized) {
     const bool same = &rows == &columns;
-    const bool halved = by_symmetry<T>(rows.padded(), same, normalized);
+    const bool by_symmetry = visits_pairs_once<T>(rows.padded(), same, normalized);
     const int64_t parts = split_count<T>(rows.rows(), columns.rows(), rows.padded());
-    const int64_t splits = halved ? std::max(parts, SymmetricChunks::of(rows.rows()).count) : parts;
+    const int64_t splits = by_symmetry ? std::max(parts, SymmetricChunks::of(rows.rows()).count) : parts;
     const auto options = accumulating<T>(rows.values);
     sums = at::empty({2, splits, rows.rows()}, options);
     positives = of_positives == nullptr ? Tensor() : at::empty({2, parts, rows.rows()}, options);
@@ -89,7 +89,7 @@ struct RowSums {
         same,
         of_positives == nullptr ? nullptr : input_pointer<int64_t>(of_positives->begin),
         of_positives == nullptr ? nullptr : input_pointer<int64_t>(of_positives->end),
-        halved,
+        by_symmetry,
         splits,
         part(sums, 0),
         part(sums, 1),

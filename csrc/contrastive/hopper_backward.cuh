@@ -35,14 +35,14 @@ class PanelCopies : public RowCopies<T, kWidth, kCount, HopperShape<kWidth>::kTh
 
  public:
   using Base::Base;
-  static __device__ __forceinline__ int place() {
-    const int panel = Base::column() / kPanelWidth * kCount * kPanelWidth;
-    return panel + swizzled(Base::row_in_tile(), Base::column() % kPanelWidth);
+  __device__ __forceinline__ void start(T* tile) {
+    T* panel = tile + Base::column() / kPanelWidth * kCount * kPanelWidth;
+    Base::start_at(panel + swizzled(Base::row_in_tile(), Base::column() % kPanelWidth));
   }
 };
 
-// Of kPolynomial exponentials one is computed without the unit for special functions (0: none).
-template <typename T, int kWidth, int kPolynomial>
+// With kPolynomial a quarter of the exponentials is computed without the unit for special functions.
+template <typename T, int kWidth, bool kPolynomial>
 __global__ void __launch_bounds__(HopperShape<kWidth>::kThreads, kWidth == 64 ? 2 : 1)
     hopper_backward_kernel(const BackwardPairs<T> pairs) {
   if constexpr (kHasWarpgroups) {
@@ -69,13 +69,12 @@ __global__ void __launch_bounds__(HopperShape<kWidth>::kThreads, kWidth == 64 ? 
     TermCopies<Shape::kColumns> term_copies(pairs.column_terms, first_column, own.kept_columns);
     const auto start = [&](int tile, int stage) {
       if (tile < last_tile) {
-        copies.start(columns + stage * Shape::kTile + copies.place());
+        copies.start(columns + stage * Shape::kTile);
         term_copies.start(column_terms + stage * 2 * Shape::kColumns);
       }
       copy_async_commit();
     };
-    PanelCopies<T, kWidth, Shape::kRows> row_copies(pairs.rows, own.first_row(), pairs.row_count);
-    row_copies.start(rows + row_copies.place());
+    PanelCopies<T, kWidth, Shape::kRows>(pairs.rows, own.first_row(), pairs.row_count).start(rows);
     TermCopies<Shape::kRows>(pairs.row_terms, own.first_row(), pairs.row_count).start(row_terms);
     start(first_tile, 0);  // with the rows
     start(first_tile + 1, 1);

@@ -33,6 +33,12 @@ class RowCopies {
   __device__ __forceinline__ RowCopies(const T* values, int64_t first, int64_t row_count)
       : from_(values + (first + row_in_tile()) * kWidth + column()), left_(row_count - first - row_in_tile()) {}
 
+  // Starts copying the next rows.
+  __device__ __forceinline__ void start(T* tile) {
+    start_at(tile + row_in_tile() * kStride + column());
+  }
+
+ protected:
   // The thread's first piece in a tile.
   static __device__ __forceinline__ int row_in_tile() {
     return static_cast<int>(threadIdx.x / kPieces);
@@ -40,12 +46,8 @@ class RowCopies {
   static __device__ __forceinline__ int column() {
     return static_cast<int>(threadIdx.x % kPieces * 8);
   }
-  static __device__ __forceinline__ int place() {
-    return row_in_tile() * kStride + column();
-  }
-
-  // Starts copying the next rows; `to` is where the thread's first piece goes.
-  __device__ __forceinline__ void start(T* to) {
+  // `to` is where it goes.
+  __device__ __forceinline__ void start_at(T* to) {
 #pragma unroll
     for (int k = 0; k < kCount / kStep; ++k) {
       copy_async(to + k * kStep * kStride, from_ + k * kStep * kWidth, k * kStep < left_);

@@ -73,8 +73,8 @@ struct BackwardRows {
   }
 
   // Turns the thread's products with a tile of columns into weights. row_terms and column_terms are in shared memory.
-  // Of kPolynomial exponentials one is left to the units for multiplication and addition (0: none).
-  template <int kPolynomial>
+  // With kPolynomial a quarter of the exponentials is left to the units for multiplication and addition.
+  template <bool kPolynomial>
   __device__ __forceinline__ void weigh(
       float (&s)[kSlots / 2][kColumns / 8][4], int tile, const float* row_terms, const float* column_terms) const {
     const auto column_of = [&](int k) { return k / 2 * 8 + static_cast<int>(threadIdx.x % 4 * 2) + k % 2; };
@@ -90,7 +90,7 @@ struct BackwardRows {
         for (int slot = 0; slot < kSlots; ++slot) {
           float& value = s[slot / 2][k / 2][slot % 2 * 2 + k % 2];
           const float exponent = value * scaling.scale2 - scaling.scale2;
-          const bool polynomial = kPolynomial > 0 && (k * kSlots + slot) % (kPolynomial > 0 ? kPolynomial : 1) == 0;
+          const bool polynomial = kPolynomial && (k * kSlots + slot) % 4 == 0;
           value = (polynomial ? exp2_polynomial(exponent) : exp2_fast(exponent)) * (weights[slot] + column_weight);
         }
       }
@@ -174,14 +174,14 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
   RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(pairs.columns, first_column, own.kept_columns);
   TermCopies<Shape::kColumns> term_copies(pairs.column_terms, first_column, own.kept_columns);
   const auto start = [&](int stage) {
-    copies.start(columns + stage * Shape::kTile + copies.place());
+    copies.start(columns + stage * Shape::kTile);
     term_copies.start(column_terms + stage * 2 * Shape::kColumns);
   };
   const auto visit = [&](int tile, int stage) {
     const T* latents = columns + stage * Shape::kTile;
     float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
     multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, latents);
-    own.template weigh<0>(s, tile, row_terms, column_terms + stage * 2 * Shape::kColumns);
+    own.template weigh<false>(s, tile, row_terms, column_terms + stage * 2 * Shape::kColumns);
 #pragma unroll
     for (int part = 0; part < Shape::kColumns / 16; ++part) {
       uint32_t a[Shape::kRowBlocks][4];
@@ -201,8 +201,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads) mma_backward_kerne
       }
     }
   };
-  RowCopies<T, kWidth, Shape::kRows, Shape::kThreads> row_copies(pairs.rows, own.first_row(), pairs.row_count);
-  row_copies.start(rows + row_copies.place());
+  RowCopies<T, kWidth, Shape::kRows, Shape::kThreads>(pairs.rows, own.first_row(), pairs.row_count).start(rows);
   TermCopies<Shape::kRows>(pairs.row_terms, own.first_row(), pairs.row_count).start(row_terms);
   for_each_tile(tiles, start, visit, [](int) {});
 

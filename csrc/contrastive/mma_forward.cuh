@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
   }
   RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(
       pairs.columns, tiles.first * Shape::kColumns, kept_columns);
-  const auto start = [&](int stage) { copies.start(columns + stage * Shape::kTile + copies.place()); };
+  const auto start = [&](int stage) { copies.start(columns + stage * Shape::kTile); };
   const auto visit = [&](int tile, int stage) {
     float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
     multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, columns + stage * Shape::kTile);
@@ -73,8 +73,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
       }
     }
   };
-  RowCopies<T, kWidth, Shape::kRows, Shape::kThreads> row_copies(pairs.rows, first_row, pairs.row_count);
-  row_copies.start(rows + row_copies.place());
+  RowCopies<T, kWidth, Shape::kRows, Shape::kThreads>(pairs.rows, first_row, pairs.row_count).start(rows);
   for_each_tile(tiles, start, visit, [](int) {});
 
 #pragma unroll

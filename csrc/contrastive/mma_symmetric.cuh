@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
     const int64_t begin = chunk.row < chunk.column ? chunk.column * chunks.rows : first_row;
     const TileRange tiles{begin / Shape::kColumns, (end_of(chunk.column) + Shape::kColumns - 1) / Shape::kColumns};
     RowCopies<T, kWidth, Shape::kColumns, Shape::kThreads> copies(pairs.columns, begin, kept);
-    const auto start = [&](int stage) { copies.start(columns + stage * Shape::kTile + copies.place()); };
+    const auto start = [&](int stage) { copies.start(columns + stage * Shape::kTile); };
     const auto visit = [&](int tile, int stage) {
       float s[Shape::kRowBlocks][Shape::kColumns / 8][4];
       multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, columns + stage * Shape::kTile);
@@ -172,8 +172,7 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
         atomic_add(&pairs.sum[at], sum);  // always by this thread: it is spared the wait for what is there
       }
     };
-    RowCopies<T, kWidth, Shape::kRows, Shape::kThreads> row_copies(pairs.rows, first_row, pairs.row_count);
-    row_copies.start(rows + row_copies.place());
+    RowCopies<T, kWidth, Shape::kRows, Shape::kThreads>(pairs.rows, first_row, pairs.row_count).start(rows);
     for_each_tile(tiles, start, visit, add_columns);
 
 #pragma unroll

@@ -21,8 +21,7 @@ from mcfa_fast.cli.common import (
 from mcfa_fast.cli.tables import class_table, print_results
 from mcfa_fast.data import MissingFileError
 from mcfa_fast.data.checks import describe_classes
-from mcfa_fast.evaluation import evaluate as evaluate_classifier
-from mcfa_fast.inference import METHODS
+from mcfa_fast.experiment import evaluate_methods
 
 
 def evaluate(
@@ -46,7 +45,6 @@ def evaluate(
     """
     with errors_as_messages():
         classifier = load_classifier(run_dir, device, calibration=calibration)
-        own = classifier.method
         source = read_source(run_dir)
         try:
             dataset = load_data(source | ({"data": data} if data else {}))
@@ -63,12 +61,8 @@ def evaluate(
             )
         if not generalized:
             chosen.check_testable()
-        results = {}
-        if chosen.test_unseen.size:
-            for method in METHODS:
-                classifier.set_params(method=method)
-                results[method] = evaluate_classifier(classifier, dataset, chosen)
-        print_results(results, classifier.set_params(method=own), dataset, chosen)
-        print_own_classifier(own)
+        results = evaluate_methods(classifier, dataset, chosen)
+        print_results(results, classifier, dataset, chosen)
+        print_own_classifier(classifier.method)
         if per_class and results:
             console.print(class_table(results))

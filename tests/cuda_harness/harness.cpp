@@ -15,7 +15,7 @@
 namespace harness {
 
 int hopper = 0;
-int64_t chunk_rows = 64;
+int64_t block_size = 64;
 int64_t chunk_columns = 32;
 
 namespace {
@@ -410,7 +410,7 @@ __attribute__((visibility("default"))) void harness_set_order(int order, uint64_
 }
 
 __attribute__((visibility("default"))) void harness_set_chunk(int64_t rows, int64_t columns) {
-  harness::chunk_rows = rows;
+  harness::block_size = rows;
   harness::chunk_columns = columns;
 }
 

@@ -16,7 +16,7 @@ void run(dim3 blocks, int threads, int64_t shared, const std::function<void()>& 
 
 // What the tests set with harness_set_hopper and harness_set_chunk.
 extern int hopper;
-extern int64_t chunk_rows;
+extern int64_t block_size;
 extern int64_t chunk_columns;
 
 }  // namespace harness
@@ -39,8 +39,8 @@ inline HopperKernels hopper_kernels() {
 }
 inline void check_hopper() {}
 
-inline int64_t chunk_rows() {
-  return harness::chunk_rows;
+inline int64_t block_size() {
+  return harness::block_size;
 }
 inline int64_t chunk_columns() {
   return harness::chunk_columns;

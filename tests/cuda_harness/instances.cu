@@ -72,8 +72,8 @@ namespace mcfa_fast {
   template __global__ void mma_symmetric_kernel<T, kWidth>(const ForwardPairs<T>, const SymmetricChunks);          \
   template __global__ void mma_backward_kernel<T, kWidth>(const BackwardPairs<T>);
 #define MCFA_HOPPER(T, kWidth)                                                                                     \
-  template __global__ void hopper_backward_kernel<T, kWidth, 0>(const BackwardPairs<T>);                           \
-  template __global__ void hopper_backward_kernel<T, kWidth, 4>(const BackwardPairs<T>);
+  template __global__ void hopper_backward_kernel<T, kWidth, false>(const BackwardPairs<T>);                       \
+  template __global__ void hopper_backward_kernel<T, kWidth, true>(const BackwardPairs<T>);
 
 MCFA_ROWS(float)
 MCFA_ROWS(double)
