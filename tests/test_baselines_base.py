@@ -9,7 +9,7 @@ from zero_shot_data import NEW, SEEN, UNSEEN, make_images, make_semantics
 
 from mcfa_fast import baselines, data
 from mcfa_fast.baselines import Baseline
-from mcfa_fast.baselines.preparation import FeaturePreparation
+from mcfa_fast.systems.preparation_old import FeaturePreparation
 from mcfa_fast.data.splits import Split
 from mcfa_fast.evaluation import evaluate
 from mcfa_fast.studies import METHODS
@@ -69,8 +69,8 @@ def test_rows_of_zeros_and_chunks_do_no_harm(monkeypatch):
     images[3] = 0
     whole = Distance().fit(images, LABELS, SEMANTICS)
     assert np.isfinite(whole.given_.features).all()
-    monkeypatch.setattr("mcfa_fast.baselines.preparation.ROWS_PER_CHUNK", 7)
-    monkeypatch.setattr("mcfa_fast.baselines.base.ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr("mcfa_fast.systems.preparation_old.ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr("mcfa_fast.systems.baseline_old.ROWS_PER_CHUNK", 7)
     chunked = Distance().fit(images, LABELS, SEMANTICS)
     assert np.array_equal(chunked.given_.features, whole.given_.features)
     assert np.array_equal(chunked.decision_function(TEST[0]), whole.decision_function(TEST[0]))

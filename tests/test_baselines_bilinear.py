@@ -6,10 +6,10 @@ import torch
 from planted_data import ATTRIBUTES, FEATURES, SEEN, planted_images, planted_semantics
 
 from mcfa_fast.baselines import ALE, SJE, DeViSE, LatEm
-from mcfa_fast.baselines.ale import weighted_ranking_loss
-from mcfa_fast.baselines.devise import hinge_rank_loss
-from mcfa_fast.baselines.preparation import FeaturePreparation, unit_rows
-from mcfa_fast.baselines.sje import structured_hinge_loss
+from mcfa_fast.systems.ale import weighted_ranking_loss
+from mcfa_fast.systems.devise import hinge_rank_loss
+from mcfa_fast.systems.preparation_old import FeaturePreparation, unit_rows
+from mcfa_fast.systems.sje import structured_hinge_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,9 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from mcfa_fast.baselines import DAP, IAP, ConSE, SynC
-from mcfa_fast.baselines.attributes import BinaryAttributes
-from mcfa_fast.baselines.linear import fit_linear
-from mcfa_fast.baselines.spectrum import Spectrum
+from mcfa_fast.systems.attributes import BinaryAttributes
+from mcfa_fast.systems.linear import fit_linear
+from mcfa_fast.systems.spectrum import Spectrum
 
 RNG = np.random.default_rng(0)
 CLASSES, SEEN, ATTRIBUTES = 9, 6, 5

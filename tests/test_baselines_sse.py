@@ -7,7 +7,7 @@ from planted_data import SEEN, UNSEEN, planted_images, planted_semantics
 from scipy.optimize import minimize
 
 from mcfa_fast.baselines import SSE
-from mcfa_fast.baselines.sse import seen_class_histograms
+from mcfa_fast.systems.sse import seen_class_histograms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,10 +10,10 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from mcfa_fast.baselines import ALE, CMT, SJE, SSE, DeViSE, LatEm
-from mcfa_fast.baselines.trained import margin_violations
+from mcfa_fast.systems.trained_old import margin_violations
 from mcfa_fast.data import load
-from mcfa_fast.studies.methods import METHODS
-from mcfa_fast.studies.selection import select
+from mcfa_fast.experiments.methods_old import METHODS
+from mcfa_fast.selection.choose import select
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ from cli_run import invoke
 
 import mcfa_fast as mf
 from mcfa_fast.studies import sweep
-from mcfa_fast.studies.jobs import WORKER_DIED, Finished
+from mcfa_fast.experiments.jobs import WORKER_DIED, Finished
 
 module = sys.modules[sweep.__module__]  # its name is that of the function
 
@@ -132,7 +132,7 @@ def test_bad_usage_is_one_message(arguments, code, message, tmp_path, monkeypatc
 
 def test_without_optuna_there_is_a_hint(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "mcfa_fast.studies.journal", raising=False)
+    monkeypatch.delitem(sys.modules, "mcfa_fast.experiments.journal", raising=False)
     result = invoke("sweep", *ONE, "--choose", "epochs=1,2", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "pip install 'mcfa_fast[tune]'" in result.stderr

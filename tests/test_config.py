@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 
 # λ1..λ5, τ, c, k, γ of Table I.
 TABLE_I = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mcfa_fast.data.folds import class_folds, hold_out
+from mcfa_fast.selection.folds import class_folds, hold_out
 
 # Classes 2, 5, 6, 9, 11 with 7, 10, 1, 15, 4 rows, mixed.
 LABELS = np.random.default_rng(0).permutation(np.repeat([2, 5, 6, 9, 11], [7, 10, 1, 15, 4]))

@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from zero_shot_data import NEW, SEEN, UNSEEN, config, make_images, make_semantics
 
 import mcfa_fast as mf
-from mcfa_fast.deployment import FORMATS, DeployedClassifier
+from mcfa_fast.export import FORMATS, DeployedClassifier
 from mcfa_fast.inference import METHODS
 
 NAMES = (*"abcdefghijk", 'ℓ, "quoted"')

@@ -11,8 +11,8 @@ import torch
 from zero_shot_data import NEW, SEEN, config, make_images, make_semantics
 
 import mcfa_fast as mf
-from mcfa_fast.deployment import FORMATS
-from mcfa_fast.deployment.export import onnx_trailer
+from mcfa_fast.export import FORMATS
+from mcfa_fast.export.export import onnx_trailer
 
 KEY = "mcfa_fast.json"
 

@@ -10,8 +10,8 @@ import pytest
 from zero_shot_data import NEW, SEEN, config, make_images, make_semantics
 
 import mcfa_fast as mf
-from mcfa_fast.deployment import stream
-from mcfa_fast.deployment.stream import classify_file
+from mcfa_fast.export import stream
+from mcfa_fast.export.stream import classify_file
 
 NAMES = (*"abcdefghij", 'ℓ, "quoted"', "line\nbreak %d")
 IMAGES = make_images(np.arange(NEW), rows=10, seed=9)[0]
@@ -135,7 +135,7 @@ MEASURE = """
 import json, resource, sys
 import torch
 import mcfa_fast as mf
-from mcfa_fast.deployment.stream import classify_file
+from mcfa_fast.export.stream import classify_file
 
 torch.set_num_threads(1)
 classifier = mf.MCFAClassifier.load(sys.argv[1])

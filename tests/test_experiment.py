@@ -15,13 +15,13 @@ import torch
 from zero_shot_data import NEW, SEEN, UNSEEN, config, make_images, make_semantics
 
 from mcfa_fast import data
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.data.splits import Split
 from mcfa_fast.evaluation import harmonic_mean
-from mcfa_fast.experiment import OPTIMISTIC, run
+from mcfa_fast.experiments.run import OPTIMISTIC, run
 from mcfa_fast.inference import METHODS, MCFAClassifier, encode_images
 from mcfa_fast.training import Trainer
-from mcfa_fast.training.checkpoint import read_checkpoint
+from mcfa_fast.storage.checkpoint import read_checkpoint
 from mcfa_fast.training.run_folder import RunFolder
 
 CLASSES = np.arange(NEW)

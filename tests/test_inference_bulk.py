@@ -8,7 +8,7 @@ import pytest
 import torch
 from zero_shot_data import NEW, SEEN, config, make_images, make_semantics
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.inference import (
     METHODS,
     MCFAClassifier,
@@ -175,6 +175,6 @@ def test_classifier_gives_the_same_in_chunks_of_any_size(
     np.save(tmp_path / "rows.npy", rows)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     monkeypatch.setattr(bulk, "_CHUNK", 20 * rows.shape[1])
-    monkeypatch.setattr("mcfa_fast.inference.classifier._SCORES", 7 * NEW)
+    monkeypatch.setattr("mcfa_fast.classifiers.classifier_old._SCORES", 7 * NEW)
     np.testing.assert_allclose(classifier.decision_function(mapped), wanted, atol=1e-5)
     assert np.array_equal(classifier.predict(mapped), labels)

@@ -14,7 +14,7 @@ from mcfa_fast.inference import (
     encode_means,
     heads,
 )
-from mcfa_fast.inference.choices import HeldOutScores
+from mcfa_fast.selection.rejection import HeldOutScores
 
 SEMANTICS = make_semantics()[:NEW]
 IMAGES, LABELS = make_images(SEEN, rows=20)

@@ -7,10 +7,10 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from zero_shot_data import NEW, SEEN, UNSEEN, config, make_images, make_semantics
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.inference import METHODS, MCFAClassifier, SoftmaxClassifier, encode_means
 from mcfa_fast.training import Trainer
-from mcfa_fast.training.checkpoint import write_checkpoint
+from mcfa_fast.storage.checkpoint import write_checkpoint
 
 SEMANTICS = make_semantics()[:NEW]
 NAMES = tuple("abcdefghijkl")

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from mcfa_fast.inference import exact, products
-from mcfa_fast.inference.products import linear
+from mcfa_fast.linear import linear
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from zero_shot_data import NEW, SEEN, config, make_images, make_semantics
 
-from mcfa_fast.config import MCFAConfig
-from mcfa_fast.data.folds import class_folds
+from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.selection.folds import class_folds
 from mcfa_fast.evaluation import harmonic_mean, mean_class_accuracy
 from mcfa_fast.inference import METHODS, MCFAClassifier
 from mcfa_fast.inference import fold_calibration as module
-from mcfa_fast.inference.fold_calibration import calibrate_on_folds
+from mcfa_fast.selection.fold_calibration_old import calibrate_on_folds
 
 IMAGES, LABELS = make_images(SEEN, rows=15)
 SEMANTICS = torch.tensor(make_semantics()[:NEW])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcfa_fast.inference import LatentIndex
-from mcfa_fast.inference.faiss_module import find_faiss
+from mcfa_fast.search.faiss_module import find_faiss
 
 DIM = 7
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.inference import class_latents, encode_images, image_latents, latents
 from mcfa_fast.models import MCFA
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sentence_model import describe, save_sentence_model
 
-from mcfa_fast.inference.text import SentenceEncoder
+from mcfa_fast.encoders.sentences import SentenceEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,7 +62,7 @@ def test_absent_and_damaged_models(folder, tmp_path):
 
 
 OFFLINE = """
-from mcfa_fast.inference.text import SentenceEncoder
+from mcfa_fast.encoders.sentences import SentenceEncoder
 print(SentenceEncoder("someone/copied").describe(["a loop"]).tolist())
 for name in ("someone/absent", "absent", "no/such/folder"):
     try:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from zero_shot_data import NEW, SEEN, config, make_images, make_semantics
 
 from mcfa_fast.inference import MCFAClassifier
-from mcfa_fast.inference.bulk import encode_means
-from mcfa_fast.inference.whitening import whitened, whitening_matrix
+from mcfa_fast.classifiers.bulk import encode_means
+from mcfa_fast.classifiers.whitening import whitened, whitening_matrix
 from mcfa_fast.training.trainer import Trainer
 
 IMAGES, LABELS = make_images(SEEN, rows=15)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler as SklearnMinMaxScaler
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.models import MCFA, VAE, MCFALoss, MinMaxScaler, UnitScaler
 
 F, A, D = 7, 5, 4

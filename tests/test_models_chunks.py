@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.functional import contrastive_losses
 from mcfa_fast.models import MCFA, MCFALoss, in_chunks
 

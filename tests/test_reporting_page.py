@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from reporting_runs import ODD_NAMES, Page, invoke, save_dataset, train
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.reporting import write_report
 from mcfa_fast.reporting.palette import COLOURS
 

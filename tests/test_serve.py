@@ -16,7 +16,7 @@ from zero_shot_data import ATTRIBUTES, FEATURES, NEW, SEEN, config, make_images,
 
 import mcfa_fast as mf
 from mcfa_fast.inference import METHODS
-from mcfa_fast.inference.text import SentenceEncoder
+from mcfa_fast.encoders.sentences import SentenceEncoder
 from mcfa_fast.serving import Limits, Service, create_app
 from mcfa_fast.serving.bodies import features_reader
 

@@ -13,7 +13,7 @@ from mcfa_fast import data, presets
 from mcfa_fast.baselines import Ridge
 from mcfa_fast.data.splits import Rows, RowSplits
 from mcfa_fast.evaluation import evaluate
-from mcfa_fast.experiment import OPTIMISTIC
+from mcfa_fast.experiments.run import OPTIMISTIC
 from mcfa_fast.studies import (
     METHODS,
     BaselineMethod,
@@ -26,8 +26,8 @@ from mcfa_fast.studies import (
     select,
 )
 from mcfa_fast.studies import methods as module
-from mcfa_fast.studies.comparison import data_fingerprint, job_identity
-from mcfa_fast.training.checkpoint import read_checkpoint
+from mcfa_fast.experiments.compare import data_fingerprint, job_identity
+from mcfa_fast.storage.checkpoint import read_checkpoint
 from mcfa_fast.training.run_folder import changes
 
 DIGITS = data.load("digits")

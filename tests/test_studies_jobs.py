@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from mcfa_fast.studies import JobLog, JobResult, run_jobs
-from mcfa_fast.studies.jobs import WORKER_DIED, in_workers
-from mcfa_fast.training.checkpoint import CheckpointError
+from mcfa_fast.experiments.jobs import WORKER_DIED, in_workers
+from mcfa_fast.storage.checkpoint import CheckpointError
 
 
 def square(job):

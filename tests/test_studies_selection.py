@@ -5,8 +5,8 @@ import pytest
 from zero_shot_data import NEW, SEEN, make_images, make_semantics
 
 from mcfa_fast.baselines import Baseline, Ridge
-from mcfa_fast.config import MCFAConfig
-from mcfa_fast.data.folds import class_folds
+from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.selection.folds import class_folds
 from mcfa_fast.evaluation import (
     SeenUnseenCurve,
     best_calibration,

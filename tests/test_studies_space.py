@@ -2,8 +2,8 @@
 
 import pytest
 
-from mcfa_fast.config import MCFAConfig
-from mcfa_fast.studies.space import (
+from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.experiments.space import (
     Choice,
     Range,
     grid,

@@ -18,14 +18,14 @@ import optuna
 import pytest
 
 import mcfa_fast as mf
-from mcfa_fast.data.folds import class_folds
+from mcfa_fast.selection.folds import class_folds
 from mcfa_fast.data.save import save_folder
 from mcfa_fast.data.splits import Rows, RowSplits
 from mcfa_fast.evaluation import harmonic_mean, mean_class_accuracy
 from mcfa_fast.studies import Choice, Range, sweep
-from mcfa_fast.studies.jobs import WORKER_DIED, Finished
-from mcfa_fast.studies.journal import Journal
-from mcfa_fast.training.checkpoint import CheckpointError
+from mcfa_fast.experiments.jobs import WORKER_DIED, Finished
+from mcfa_fast.experiments.journal import Journal
+from mcfa_fast.storage.checkpoint import CheckpointError
 
 module = sys.modules[sweep.__module__]  # its name is that of the function
 
@@ -531,7 +531,7 @@ def test_searched_batches_must_fit_the_folds(tmp_path):
 
 def test_without_optuna_there_is_a_hint(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "mcfa_fast.studies.journal")
+    monkeypatch.delitem(sys.modules, "mcfa_fast.experiments.journal")
     with pytest.raises(ImportError, match=r"pip install 'mcfa_fast\[tune\]'"):
         run(tmp_path)
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import t as student
 
 from mcfa_fast.studies import JobResult, comparison_tables, rows_csv, rows_of, to_markdown
-from mcfa_fast.studies.table import differences, spread
+from mcfa_fast.experiments.table import differences, spread
 
 RATIO = "20/10"
 ACCURACIES = {  # classifier, split: one per seed

@@ -3,8 +3,8 @@
 import pytest
 
 from mcfa_fast.models import LossWeights
-from mcfa_fast.studies.methods import METHODS
-from mcfa_fast.studies.variants import ABLATION, CHANGES
+from mcfa_fast.experiments.methods_old import METHODS
+from mcfa_fast.experiments.variants_old import ABLATION, CHANGES
 
 TABLE_III = {"v0": "", "v1": "vtov", "v2": "vtos", "v3": "stov", "v4": "vtov vtos"}
 

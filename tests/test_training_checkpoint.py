@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from mcfa_fast.training.checkpoint import (
+from mcfa_fast.storage.checkpoint import (
     CheckpointError,
     read_checkpoint,
     write_atomically,

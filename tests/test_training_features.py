@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.training import Trainer
 from mcfa_fast.training import features as module
 from mcfa_fast.training.features import RawFeatures, ResidentFeatures, StreamedFeatures, place

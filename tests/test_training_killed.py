@@ -21,7 +21,7 @@ import torch
 from torch import _dynamo  # noqa: F401  (as are the next, imported before the fork: slow)
 from torch.utils import tensorboard  # noqa: F401
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.training import Trainer
 
 EPOCHS = 3

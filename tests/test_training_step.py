@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcfa_fast import _C
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.models import MCFA, LossWeights, MCFALoss
 from mcfa_fast.training.optimizer import FusedAdam
-from mcfa_fast.training.step import CapturedStep, EagerStep, NativeStep, StepInput, make_step
+from mcfa_fast.systems.mcfa.step import CapturedStep, EagerStep, NativeStep, StepInput, make_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

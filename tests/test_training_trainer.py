@@ -9,10 +9,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.models import MCFA, MCFALoss, MCFALosses
 from mcfa_fast.training import Trainer
-from mcfa_fast.training.checkpoint import CheckpointError
+from mcfa_fast.storage.checkpoint import CheckpointError
 from mcfa_fast.training.sampler import make_sampler
 
 SEEN, CLASSES, F, A = 4, 6, 10, 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.systems.mcfa.config import MCFAConfig
 
 SEEN, UNSEEN, NEW = np.arange(10), np.array([10, 11]), 12
 FEATURES, ATTRIBUTES = 12, 6

@@ -17,9 +17,9 @@ from mcfa_fast.cli.common import (
     load_classifier,
 )
 from mcfa_fast.data.files import read_npy
-from mcfa_fast.deployment.update import add_class as add_to_classifier
-from mcfa_fast.deployment.update import alone_with, replace_saved
-from mcfa_fast.inference.text import DEFAULT_ENCODER, SentenceEncoder
+from mcfa_fast.export.update import add_class as add_to_classifier
+from mcfa_fast.export.update import alone_with, replace_saved
+from mcfa_fast.encoders.sentences import DEFAULT_ENCODER, SentenceEncoder
 
 
 def add_class(

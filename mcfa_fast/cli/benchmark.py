@@ -39,10 +39,10 @@ from mcfa_fast.studies import (
     run_jobs,
     to_markdown,
 )
-from mcfa_fast.studies.comparison import data_fingerprint, job_identity
-from mcfa_fast.studies.jobs import Job
-from mcfa_fast.studies.report import Table, check_against
-from mcfa_fast.training.checkpoint import write_atomically
+from mcfa_fast.experiments.compare import data_fingerprint, job_identity
+from mcfa_fast.experiments.jobs import Job
+from mcfa_fast.experiments.report import Table, check_against
+from mcfa_fast.storage.checkpoint import write_atomically
 from mcfa_fast.training.run_folder import claim
 
 _GROUPS = ", ".join(dict.fromkeys(method.group for method in METHODS.values()))

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import mcfa_fast as mf
-from mcfa_fast.training.checkpoint import CheckpointError
+from mcfa_fast.storage.checkpoint import CheckpointError
 
 console = Console()
 

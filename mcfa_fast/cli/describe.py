@@ -8,8 +8,8 @@ from typing import Annotated, Optional
 import typer
 
 from mcfa_fast.cli.common import EncoderOption, console, errors_as_messages
-from mcfa_fast.inference.descriptors import describe_folder
-from mcfa_fast.inference.text import DEFAULT_ENCODER, SentenceEncoder
+from mcfa_fast.encoders.describe import describe_folder
+from mcfa_fast.encoders.sentences import DEFAULT_ENCODER, SentenceEncoder
 
 
 def describe(

@@ -21,7 +21,7 @@ from mcfa_fast.cli.common import (
 from mcfa_fast.cli.tables import class_table, print_results
 from mcfa_fast.data import MissingFileError
 from mcfa_fast.data.checks import describe_classes
-from mcfa_fast.experiment import evaluate_methods
+from mcfa_fast.experiments.run import evaluate_methods
 
 
 def evaluate(

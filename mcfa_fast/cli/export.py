@@ -16,7 +16,7 @@ from mcfa_fast.cli.common import (
     errors_as_messages,
     load_classifier,
 )
-from mcfa_fast.deployment import export_classifier
+from mcfa_fast.export import export_classifier
 
 
 def export(

@@ -20,7 +20,7 @@ from mcfa_fast.cli.common import (
     errors_as_messages,
     load_classifier,
 )
-from mcfa_fast.deployment.stream import classify_file
+from mcfa_fast.export.stream import classify_file
 
 
 class Output(str, Enum):

@@ -18,7 +18,7 @@ from mcfa_fast.cli.common import (
     errors_as_messages,
     load_classifier,
 )
-from mcfa_fast.inference.text import SentenceEncoder
+from mcfa_fast.encoders.sentences import SentenceEncoder
 
 
 def serve(

@@ -31,10 +31,10 @@ from mcfa_fast.cli.common import (
     parse_settings,
     parts,
 )
-from mcfa_fast.studies.folds import FOLDS
-from mcfa_fast.studies.space import Choice, Range, parse_choice, parse_range
-from mcfa_fast.studies.sweep import SweepProgress, SweepResult
-from mcfa_fast.studies.sweep import sweep as run_sweep
+from mcfa_fast.selection.folds_old import FOLDS
+from mcfa_fast.experiments.space import Choice, Range, parse_choice, parse_range
+from mcfa_fast.experiments.sweep import SweepProgress, SweepResult
+from mcfa_fast.experiments.sweep import sweep as run_sweep
 
 _BEST_SHOWN = 5
 

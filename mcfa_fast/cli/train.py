@@ -31,8 +31,8 @@ from mcfa_fast.cli.common import (
 )
 from mcfa_fast.cli.tables import print_results
 from mcfa_fast.data.loading import locate
-from mcfa_fast.experiment import run as run_experiment
-from mcfa_fast.training.checkpoint import write_atomically
+from mcfa_fast.experiments.run import run as run_experiment
+from mcfa_fast.storage.checkpoint import write_atomically
 
 
 def train(

@@ -14,6 +14,7 @@ from mcfa_fast.data.checks import (
     check_semantics,
 )
 from mcfa_fast.data.errors import DatasetError
+from mcfa_fast.data.features import FeatureRows
 from mcfa_fast.data.splits import ClassSplits, RowSplits, Split, draw_classes
 
 __all__ = ["Dataset", "Split"]
@@ -25,7 +26,8 @@ _DRAWN = re.compile(r"(\d+)/(\d+):seed=(\d+)")
 class Dataset:
     """Features of N images, their labels, and one descriptor for each of C classes.
 
-    Everything is checked on construction, so that a dataset that exists is usable.
+    Everything is checked on construction, so that a dataset that exists is usable; only the values
+    of memory-mapped features are checked later, when they are first read.
 
     Attributes:
         name: Name for messages and result tables.
@@ -64,7 +66,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         class_names = check_class_names(self.class_names)
-        check_features(self.features)
+        # A file's values are checked when they are read for the first time.
+        check_features(self.features, values=not isinstance(self.features, np.memmap))
         labels = check_labels(self.labels, len(self.features), len(class_names))
         semantics = check_semantics(self.semantics, len(class_names))
         splits = self.splits or _unseen_without_rows(labels, len(class_names))
@@ -88,6 +91,10 @@ class Dataset:
     def split_names(self) -> tuple[str, ...]:
         """Names of the splits that come with the dataset."""
         return self.splits.names if self.splits is not None else ()
+
+    def rows(self, rows: np.ndarray) -> FeatureRows:
+        """The features of some rows, as a view: nothing is read from a memory map."""
+        return FeatureRows(self.features, rows)
 
     def split(self, name: str | None = None, *, generalized: bool) -> Split:
         """Return a seen/unseen split.

@@ -24,10 +24,18 @@ __all__ = ["Evaluable", "Evaluation", "GeneralizedResult", "evaluate"]
 _ROWS_PER_CHUNK = 65536
 
 
-class Evaluable(Protocol):
-    """What is asked of a fitted classifier, for example of ``MCFAClassifier`` or a baseline."""
+class Named(Protocol):
+    """Something with a name."""
 
-    method: str
+    name: str
+
+
+class Evaluable(Protocol):
+    """What is asked of a fitted classifier, a ``ZeroShotClassifier`` above all."""
+
+    @property
+    def head_(self) -> Named:
+        """The head that answers."""
 
     @property
     def effective_calibration(self) -> float:
@@ -68,7 +76,7 @@ class Evaluation:
     """Results of one classifier on one split.
 
     Attributes:
-        dataset, split, method: what was evaluated.
+        dataset, split, head: what was evaluated.
         accuracy: mean per-class accuracy in 0..1 on images of unseen classes with only these
             classes as candidates (the zero-shot accuracy), also for a generalized split.
         generalized: the results with all classes as candidates; None for another split.
@@ -80,7 +88,7 @@ class Evaluation:
 
     dataset: str
     split: str
-    method: str
+    head: str
     accuracy: float
     generalized: GeneralizedResult | None
     classes: tuple[ClassResult, ...]
@@ -93,7 +101,7 @@ class Evaluation:
         return self.accuracy if self.generalized is None else self.generalized.harmonic
 
     def __str__(self) -> str:
-        text = f"{self.dataset} {self.split} {self.method}: ZSL {self.accuracy:.1%}"
+        text = f"{self.dataset} {self.split} {self.head}: ZSL {self.accuracy:.1%}"
         if self.generalized is not None:
             result = self.generalized
             text += (
@@ -116,7 +124,7 @@ class Evaluation:
 
 
 def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluation:
-    """Evaluate a fitted classifier with its current `method` and `calibration`.
+    """Evaluate a fitted classifier with its current `head` and `calibration`.
 
     The candidates are the split's classes: the unseen ones or, if it is generalized, all of them.
     Accuracies are means over the classes that have test rows.
@@ -128,16 +136,15 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
 
     Raises:
         ValueError: when the classifier's classes or features are not those of the dataset, it was
-            trained for task "zsl" with method "softmax" and the split is generalized, or no unseen
+            trained for task "zsl" with head "softmax" and the split is generalized, or no unseen
             class of the split has test rows.
 
     Example:
         >>> from mcfa_fast import data
-        >>> from mcfa_fast.config import MCFAConfig
-        >>> from mcfa_fast.inference import MCFAClassifier
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
         >>> split = digits.split("7/3:0", generalized=False)
-        >>> classifier = MCFAClassifier(MCFAConfig.paper("zsl", epochs=1, classifier_epochs=1))
+        >>> classifier = ZeroShotClassifier("eszsl")
         >>> rows = split.train
         >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
         >>> result = evaluate(classifier, digits, split)
@@ -168,7 +175,7 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
     return Evaluation(
         dataset=dataset.name,
         split=split.name,
-        method=classifier.method,
+        head=classifier.head_.name,
         accuracy=mean_class_accuracy(labels[of_unseen], unseen[among_unseen]),
         generalized=_generalized(scores, labels, predictions, candidates, split, calibration)
         if split.generalized

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mcfa_fast.inference.classifier import MCFAClassifier
+from mcfa_fast.classifiers.classifier_old import MCFAClassifier
 from mcfa_fast.reporting.figures import (
     CurvePoint,
     TradeOff,

@@ -15,8 +15,8 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from mcfa_fast.data.dataset import Dataset
-from mcfa_fast.inference.classifier import MCFAClassifier
-from mcfa_fast.inference.latents import class_latents, encode_images
+from mcfa_fast.classifiers.classifier_old import MCFAClassifier
+from mcfa_fast.classifiers.latents import class_latents, encode_images
 from mcfa_fast.reporting.palette import CLASS_COLOURS
 from mcfa_fast.reporting.svg import hue, printable
 

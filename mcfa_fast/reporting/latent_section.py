@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from mcfa_fast import data as datasets
-from mcfa_fast.inference.classifier import MCFAClassifier
+from mcfa_fast.classifiers.classifier_old import MCFAClassifier
 from mcfa_fast.reporting.latent_map import draw_map, embed_pca, embed_tsne, sample_latents
 from mcfa_fast.reporting.run_files import RunFiles
 from mcfa_fast.reporting.svg import drawn

@@ -17,7 +17,7 @@ from mcfa_fast.reporting.content import RunContent, describe_run
 from mcfa_fast.reporting.palette import css_variables
 from mcfa_fast.reporting.run_files import RunFiles, read_run
 from mcfa_fast.reporting.settings import differences
-from mcfa_fast.training.checkpoint import write_atomically
+from mcfa_fast.storage.checkpoint import write_atomically
 
 __all__ = ["render_report", "write_report"]
 

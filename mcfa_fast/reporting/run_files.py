@@ -75,7 +75,7 @@ class MethodResult(_Content):
 
 
 class ValidationChoice(_Content):
-    """See :class:`~mcfa_fast.inference.validation.Validation`."""
+    """See :class:`~mcfa_fast.selection.validation_old.Validation`."""
 
     epochs: Count
     score: Share

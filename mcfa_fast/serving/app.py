@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from mcfa_fast.inference.heads import Method
+from mcfa_fast.classifiers.heads_old import Method
 from mcfa_fast.serving.bodies import (
     JSON,
     NPY,

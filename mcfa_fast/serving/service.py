@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from mcfa_fast.deployment.update import add_class, replace_saved
-from mcfa_fast.inference.classifier import MCFAClassifier
-from mcfa_fast.inference.heads import METHODS, ClassifierHeads, Method
-from mcfa_fast.inference.text import SentenceEncoder
+from mcfa_fast.export.update import add_class, replace_saved
+from mcfa_fast.classifiers.classifier_old import MCFAClassifier
+from mcfa_fast.classifiers.heads_old import METHODS, ClassifierHeads, Method
+from mcfa_fast.encoders.sentences import SentenceEncoder
 
 __all__ = ["Service"]
 

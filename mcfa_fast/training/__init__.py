@@ -1,6 +1,17 @@
-"""Training of the aligned VAEs."""
+"""The one training loop: it knows no system."""
 
+from mcfa_fast.training.config import TrainingConfig
+from mcfa_fast.training.loop import train
 from mcfa_fast.training.sampler import Batch, BatchSampler, EpisodicSampler
-from mcfa_fast.training.trainer import Trainer
+from mcfa_fast.training.trainable import Trainable
+from mcfa_fast.training.update import Update
 
-__all__ = ["Batch", "BatchSampler", "EpisodicSampler", "Trainer"]
+__all__ = [
+    "Batch",
+    "BatchSampler",
+    "EpisodicSampler",
+    "Trainable",
+    "TrainingConfig",
+    "Update",
+    "train",
+]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mcfa_fast.config import MCFAConfig
+from mcfa_fast.training.config import TrainingConfig
 
 __all__ = ["Batch", "BatchSampler", "EpisodicSampler", "make_sampler"]
 
@@ -172,7 +172,7 @@ class BatchSampler:
 
 
 def make_sampler(
-    config: MCFAConfig,
+    config: TrainingConfig,
     labels: Tensor,
     generator: torch.Generator,
     device: torch.device | str = "cpu",

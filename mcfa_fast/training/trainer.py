@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcfa_fast.config import MCFAConfig
-from mcfa_fast.models.mcfa import MCFA
-from mcfa_fast.models.objective import LossWeights, MCFALosses
+from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.systems.mcfa.model import MCFA
+from mcfa_fast.systems.mcfa.objective import LossWeights, MCFALosses
 from mcfa_fast.training.features import place
 from mcfa_fast.training.inputs import check_training_data
 from mcfa_fast.training.optimizer import FusedAdam
 from mcfa_fast.training.progress import epoch_progress
 from mcfa_fast.training.run_folder import RunFolder, fingerprint
 from mcfa_fast.training.sampler import make_sampler
-from mcfa_fast.training.step import StepInput, make_step
+from mcfa_fast.systems.mcfa.step import StepInput, make_step
 
 __all__ = ["Trainer"]
 

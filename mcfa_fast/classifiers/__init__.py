@@ -1,0 +1,7 @@
+"""Zero-shot classifiers over every system, in the manner of scikit-learn."""
+
+from mcfa_fast.classifiers.config import RunConfig
+from mcfa_fast.classifiers.heads import HEADS
+from mcfa_fast.classifiers.zero_shot import UNKNOWN, MCFAClassifier, ZeroShotClassifier
+
+__all__ = ["HEADS", "UNKNOWN", "MCFAClassifier", "RunConfig", "ZeroShotClassifier"]

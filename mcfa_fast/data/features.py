@@ -1,0 +1,161 @@
+"""Features as rows that are gathered when they are needed, from memory or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mcfa_fast.data.errors import DatasetError
+from mcfa_fast.storage.identity import Fingerprint, fingerprint
+
+__all__ = ["FeatureRows"]
+
+_ROWS_PER_CHUNK = 8192
+
+
+class FeatureRows:
+    """Rows [n, F] of a feature matrix, which stays where it is: a view, not a copy.
+
+    The matrix is a tensor, an array, or a memory-mapped file of any size. That its values are
+    finite is checked when all rows are read for the first time, in :meth:`chunks`, and not again.
+
+    Args:
+        matrix: [N, F] real numbers.
+        rows: Which rows of it, in which order; None is all of them.
+
+    Raises:
+        TypeError: If the matrix is not one of real numbers.
+        DatasetError: If it is not [N, F] with N, F >= 1.
+
+    Example:
+        >>> features = FeatureRows(np.arange(8.0).reshape(4, 2)).take(np.array([3, 1]))
+        >>> features.shape, features.gather(slice(None)).tolist()
+        ((2, 2), [[6.0, 7.0], [2.0, 3.0]])
+    """
+
+    def __init__(self, matrix: Tensor | np.ndarray, rows: np.ndarray | None = None) -> None:
+        self._matrix = _checked_matrix(matrix)
+        self._rows = rows
+        self._finite = False
+        self._watched: Fingerprint | None = None
+        self._fingerprint: str | None = None
+
+    @classmethod
+    def of(cls, values: Any) -> FeatureRows:
+        """``values`` themselves if they are feature rows, else a view of them."""
+        return values if isinstance(values, cls) else cls(values)
+
+    def __len__(self) -> int:
+        return len(self._matrix) if self._rows is None else len(self._rows)
+
+    @property
+    def width(self) -> int:
+        """Number of features F."""
+        return self._matrix.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.width
+
+    @property
+    def in_memory(self) -> torch.device | None:
+        """The device whose memory holds the matrix; None where it is a file."""
+        if isinstance(self._matrix, Tensor):
+            return self._matrix.device
+        return None if _is_mapped(self._matrix) else torch.device("cpu")
+
+    def take(self, rows: np.ndarray) -> FeatureRows:
+        """A view of some of these rows [m], in the given order."""
+        view = FeatureRows.__new__(FeatureRows)
+        view.__dict__ = {**self.__dict__, "_watched": None, "_fingerprint": None}
+        view._rows = rows if self._rows is None else self._rows[rows]
+        return view
+
+    def gather(self, rows: Tensor | np.ndarray | slice) -> Tensor:
+        """Some of the rows as a float32 tensor in main memory."""
+        if isinstance(rows, Tensor):
+            rows = rows.numpy()
+        if self._rows is not None:
+            rows = self._rows[rows]
+        if isinstance(self._matrix, Tensor):
+            index = rows if isinstance(rows, slice) else torch.from_numpy(rows)
+            return self._matrix[index].to("cpu", torch.float32)
+        # A copy, also of a slice: PyTorch cannot share read-only memory.
+        return torch.from_numpy(np.array(self._matrix[rows], dtype=np.float32))
+
+    def chunks(self, size: int = _ROWS_PER_CHUNK) -> Iterator[Tensor]:
+        """All rows in order, at most so many at a time, as float32 tensors in main memory.
+
+        Raises:
+            DatasetError: At the first row with a value that is not finite, the first time that
+                the rows are read.
+        """
+        watched, self._watched = self._watched, None
+        pieces = self._pieces(size)
+        yield from pieces if watched is None else watched.watch(pieces)
+        self._finite = True
+        if watched is not None:
+            self._fingerprint = watched.text
+
+    def watch(self) -> None:
+        """Take the fingerprint when all rows are read the next time, so as not to read them twice."""
+        if self._fingerprint is None:
+            self._watched = Fingerprint()
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that tells these rows from others, see
+        :class:`~mcfa_fast.storage.identity.Fingerprint`; reads them, unless they were watched."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.chunks())
+        return self._fingerprint
+
+    def array(self, dtype: Any = np.float32) -> np.ndarray:
+        """All rows as one array in main memory."""
+        result = np.empty(self.shape, dtype)
+        start = 0
+        for chunk in self.chunks():
+            result[start : start + len(chunk)] = chunk.numpy()
+            start += len(chunk)
+        return result
+
+    def _pieces(self, size: int) -> Iterator[Tensor]:
+        for start in range(0, len(self), size):
+            chunk = self.gather(slice(start, start + size))
+            if not self._finite:
+                self._check(chunk, start)
+            yield chunk
+
+    def _check(self, chunk: Tensor, start: int) -> None:
+        # One cheap pass: a sum is not finite if a value is not. It may also overflow.
+        if torch.isfinite(chunk.sum()):
+            return
+        finite = chunk.isfinite().all(dim=1)
+        if not finite.all():
+            row = start + int(finite.logical_not().nonzero()[0])
+            row = row if self._rows is None else int(self._rows[row])
+            where = f" ({self._matrix.filename})" if _is_mapped(self._matrix) else ""
+            raise DatasetError(f"features{where}: NaN or infinity in row {row} (in float32)")
+
+
+def _is_mapped(matrix: Any) -> bool:
+    return isinstance(matrix, np.memmap)
+
+
+def _checked_matrix(values: Any) -> Tensor | np.ndarray:
+    matrix = values.detach() if isinstance(values, Tensor) else np.asanyarray(values)
+    if isinstance(matrix, Tensor):
+        real = not (matrix.dtype.is_complex or matrix.dtype == torch.bool)
+    else:
+        real = matrix.dtype.kind in "fiu"
+    if not real:
+        raise TypeError(f"features: expected real numbers, got {matrix.dtype}")
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise DatasetError(
+            f"features: expected shape [N, F] with N, F >= 1, got {tuple(matrix.shape)}"
+        )
+    return matrix

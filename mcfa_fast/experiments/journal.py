@@ -1,0 +1,243 @@
+"""Optuna's side of a sweep: the study in a journal file, its samplers and what it can tell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mcfa_fast.experiments.jobs import whole_lines
+from mcfa_fast.experiments.space import Choice, Range, Space
+from mcfa_fast.experiments.trials import TrialRow
+from mcfa_fast.storage.checkpoint import CheckpointError
+
+try:
+    import optuna
+    from optuna.distributions import (
+        BaseDistribution,
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import FrozenTrial, Trial, TrialState
+except ModuleNotFoundError as error:
+    raise ImportError("sweeps need Optuna: pip install 'mcfa_fast[tune]'") from error
+
+__all__ = ["Journal", "exclusive"]
+
+_NAME = "sweep"
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "unfinished",
+}
+
+
+class Journal:
+    """The trials of a sweep, on disk as they go on.
+
+    One process at a time may open a journal, see :func:`exclusive`; Optuna's own tools may read it
+    meanwhile. Trial k of a sweep is always the same given what earlier trials gave, also when the
+    sweep was killed before it: samplers are seeded for each trial alone.
+
+    Args:
+        path: the file; created if absent.
+        space: what varies.
+        points: the grid, point k for trial k; None samples.
+        sampler: "tpe", or another for uniform points where there is no grid.
+        sampler_seed: its seed.
+        prune: whether :meth:`Trial.should_prune` is ever true: from the second step on, below the
+            median of at least five trials.
+
+    Raises:
+        CheckpointError: when the file is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        space: Space,
+        *,
+        points: list[dict[str, Any]] | None,
+        sampler: str,
+        sampler_seed: int,
+        prune: bool,
+    ) -> None:
+        self._distributions = {key: _distribution(values) for key, values in space.items()}
+        self._labels = {
+            key: {_label(value): value for value in dimension.values}
+            for key, dimension in space.items()
+            if isinstance(dimension, Choice)
+        }
+        self._points, self._sampler, self._seed = points, sampler, sampler_seed
+        whole_lines(path)
+        backend = JournalFileBackend(str(path), lock_obj=_Held())
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # not to announce every study
+        try:
+            self._storage = optuna.storages.JournalStorage(backend)
+            self.study = optuna.create_study(
+                storage=self._storage,
+                study_name=_NAME,
+                direction="maximize",
+                load_if_exists=True,
+                sampler=self._sampler_of(0),
+                pruner=pruner if prune else optuna.pruners.NopPruner(),
+            )
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: damaged, not a journal of trials") from error
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials that have begun, in their order."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state != TrialState.WAITING]
+
+    def unfinished(self) -> Iterator[Trial]:
+        """The trials that a killed sweep has left, to be run again."""
+        for number in [t.number for t in self.trials if t.state == TrialState.RUNNING]:
+            self.study.sampler = self._sampler_of(number)
+            study_id = self._storage.get_study_id_from_name(_NAME)
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            yield self._suggest(Trial(self.study, trial_id))
+
+    def rows(self) -> list[TrialRow]:
+        """All trials as results."""
+        return [self._row(trial) for trial in self.trials]
+
+    def begin(self) -> Trial:
+        """The next trial, with its parameters."""
+        number = len(self.trials)
+        self.study.sampler = self._sampler_of(number)
+        waiting = len(self.study.get_trials(deepcopy=False)) > number
+        if self._points is not None and not waiting:
+            self.study.enqueue_trial(
+                {
+                    key: _label(value) if key in self._labels else value
+                    for key, value in self._points[number].items()
+                }
+            )
+        return self._suggest(self.study.ask())
+
+    def options(self, trial: Trial | FrozenTrial) -> dict[str, Any]:
+        """The options of MCFA that a trial's parameters stand for."""
+        return {
+            key: self._labels[key][value] if key in self._labels else value
+            for key, value in trial.params.items()
+        }
+
+    def report(self, trial: Trial, value: float, step: int) -> None:
+        """Record a running value, unless the trial has done so before it was killed."""
+        if step not in self.trials[trial.number].intermediate_values:
+            trial.report(value, step)
+
+    def end(self, trial: Trial, state: str, value: float | None = None) -> None:
+        """Finish a trial: "complete" with a value, "pruned" or "failed"."""
+        states = {name: number for number, name in _STATES.items()}
+        self.study.tell(trial, value, state=states[state])
+
+    def importances(self) -> dict[str, float]:
+        """Share of every option in the variance of the values, the highest first (fANOVA).
+
+        Empty with fewer than five complete trials, or when all their values are the same.
+        """
+        complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        if len(complete) < 5 or len({trial.value for trial in complete}) == 1:
+            return {}
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        try:
+            shares = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+        except RuntimeError:  # no tree of the forest has found any variance
+            return {}
+        return {key: float(share) for key, share in shares.items()}
+
+    def _row(self, trial: FrozenTrial) -> TrialRow:
+        splits = trial.user_attrs.get("splits", {})
+        return TrialRow(
+            number=trial.number,
+            state=_STATES[trial.state],
+            value=trial.value if trial.state == TrialState.COMPLETE else None,
+            options=self.options(trial),
+            splits={split: score for split, (score, _) in splits.items()},
+            calibrations={s: c for s, (_, c) in splits.items() if c is not None},
+            seconds=trial.user_attrs.get("seconds"),
+            note=trial.user_attrs.get("note", ""),
+        )
+
+    def _suggest(self, trial: Trial) -> Trial:
+        left = self.trials[trial.number]
+        for key, distribution in self._distributions.items():
+            if key in left.params and not distribution.single():
+                # A killed process drew it: draw it in vain, so that the others are the same.
+                self.study.sampler.sample_independent(self.study, left, key, distribution)
+            if isinstance(distribution, CategoricalDistribution):
+                trial.suggest_categorical(key, distribution.choices)
+            else:
+                suggest = (
+                    trial.suggest_int
+                    if isinstance(distribution, IntDistribution)
+                    else trial.suggest_float
+                )
+                d = distribution
+                suggest(key, d.low, d.high, step=d.step, log=d.log)
+        return trial
+
+    def _sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
+        # A sampler's own state is lost with its process; going on from its seed, a resumed sweep
+        # would draw the same points again.
+        digest = hashlib.blake2b(f"{self._seed}/{number}".encode(), digest_size=4).digest()
+        seed = int.from_bytes(digest, "little")
+        if self._sampler == "tpe":
+            return optuna.samplers.TPESampler(seed=seed)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keeps other sweeps out of a folder as long as the context, or this process, lasts.
+
+    Raises:
+        ValueError: when another process is in.
+    """
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"{folder}: another sweep is running in this folder") from None
+
+
+class _Held:
+    """In place of Optuna's lock per write, which a killed process would leave behind locked.
+
+    The whole folder is locked already, see :func:`exclusive`.
+    """
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def _distribution(dimension: Range | Choice) -> BaseDistribution:
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution([_label(value) for value in dimension.values])
+    high = dimension.values[-1] if dimension.step is not None else dimension.high
+    if dimension.whole:
+        return IntDistribution(dimension.low, high, dimension.log, dimension.step or 1)
+    return FloatDistribution(dimension.low, high, dimension.log, dimension.step)
+
+
+def _label(value: Any) -> Any:
+    """A value as Optuna takes it: tuples are none of its kinds."""
+    return json.dumps(value) if isinstance(value, tuple) else value

@@ -1,0 +1,127 @@
+"""Tables of a comparison, for a file in Markdown or for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcfa_fast.experiments.methods_old import BASELINE_GROUPS, METHODS
+from mcfa_fast.experiments.table import MEASURES, Row, Spread, differences, spread
+
+__all__ = ["Table", "check_against", "comparison_tables", "to_markdown"]
+
+_COLUMNS = {
+    "accuracy": "ZSL",
+    "seen": "S seen",
+    "unseen": "U unseen",
+    "harmonic": "H",
+    "ausuc": "AUSUC",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table of texts; the first column is to be aligned left."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def comparison_tables(rows: Sequence[Row], against: str | None = None) -> list[Table]:
+    """For every task and ratio one table of means over splits, and one of paired differences.
+
+    There is no table of differences without another classifier on two or more of the same splits.
+
+    Args:
+        rows: all results.
+        against: classifier that the others are compared with; None is, for each task and ratio,
+            the baseline with the highest headline.
+    """
+    tables = []
+    for task, ratio in dict.fromkeys((row.task, row.ratio) for row in rows):
+        groups: dict[str, list[Row]] = {}
+        for row in rows:
+            if (row.task, row.ratio) == (task, ratio):
+                groups.setdefault(row.classifier, []).append(row)
+        tables.append(_means(task, ratio, groups))
+        if (reference := against or _best_baseline(groups)) in groups:
+            gaps = _differences(task, ratio, groups, reference)
+            tables += [gaps] if gaps.rows else []
+    return tables
+
+
+def check_against(against: str | None, classifiers: Sequence[str]) -> None:
+    """Raise a ValueError unless `against` is one of the classifiers or None."""
+    if against is not None and against not in classifiers:
+        names = ", ".join(dict.fromkeys(classifiers))
+        raise ValueError(f"against: expected one of {names}, got {against!r}")
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """The tables as sections of a Markdown text."""
+    parts = []
+    for table in tables:
+        alignment = ["---", *["---:"] * (len(table.columns) - 1)]
+        lines = ["| " + " | ".join(cells) + " |" for cells in (table.columns, alignment)]
+        lines += ["| " + " | ".join(cells) + " |" for cells in table.rows]
+        parts.append(f"## {table.title}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _means(task: str, ratio: str, groups: dict[str, list[Row]]) -> Table:
+    notes = any(row.note for group in groups.values() for row in group)
+    lines = []
+    for name, group in groups.items():
+        cells = [spread(group, measure) for measure in MEASURES[task]]
+        lines.append(
+            (
+                name,
+                *map(_spread_text, cells),
+                str(cells[0].splits),
+                *([group[0].note] if notes else []),
+            )
+        )
+    return Table(
+        f"{task.upper()} {ratio}: mean ± standard deviation over splits, in %",
+        (
+            "classifier",
+            *(_COLUMNS[measure] for measure in MEASURES[task]),
+            "splits",
+            *(["note"] if notes else []),
+        ),
+        tuple(lines),
+    )
+
+
+def _differences(task: str, ratio: str, groups: dict[str, list[Row]], reference: str) -> Table:
+    lines = []
+    for name, group in groups.items():
+        gap = None if name == reference else differences(group, groups[reference])
+        if gap is not None:
+            interval = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
+            lines.append((name, f"{100 * gap.mean:+.1f}", interval, str(gap.splits)))
+    headline = "H" if task == "gzsl" else "accuracy"
+    return Table(
+        f"{task.upper()} {ratio}: {headline} less that of {reference}, in points",
+        ("classifier", "difference", "95% interval", "splits"),
+        tuple(lines),
+    )
+
+
+def _best_baseline(groups: dict[str, list[Row]]) -> str | None:
+    baselines = {
+        name + suffix
+        for name, method in METHODS.items()
+        if method.group in BASELINE_GROUPS
+        for suffix in method.rows
+    }
+    scores = {
+        name: spread(group, "headline").mean for name, group in groups.items() if name in baselines
+    }
+    return max(scores, key=scores.get, default=None)
+
+
+def _spread_text(value: Spread) -> str:
+    deviation = "" if value.std is None else f" ± {100 * value.std:.1f}"
+    return f"{100 * value.mean:.1f}{deviation}"

@@ -1,0 +1,160 @@
+"""Results of a comparison: means over splits, and paired differences between methods."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import ttest_rel
+
+from mcfa_fast.experiments.compare import split_ratio
+from mcfa_fast.experiments.jobs import JobResult
+
+__all__ = [
+    "MEASURES",
+    "Difference",
+    "Row",
+    "Spread",
+    "differences",
+    "rows_csv",
+    "rows_of",
+    "spread",
+]
+
+MEASURES = {"zsl": ("accuracy",), "gzsl": ("seen", "unseen", "harmonic", "ausuc")}
+"""What a table shows for each task. The headline is the accuracy or the harmonic mean."""
+
+_HEADLINES = {"zsl": "accuracy", "gzsl": "harmonic"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Results of one classifier on one split. Accuracies are means over classes, in 0..1.
+
+    Attributes:
+        task, split, seed, classifier: what was run; a method may give several classifiers.
+        accuracy: on unseen classes, among them.
+        seen, unseen, harmonic, ausuc, calibration: with all classes as candidates; None for the
+            task "zsl".
+        chosen: hyperparameters chosen on the training rows, as JSON.
+        note: a caveat to print beside the results.
+        seconds: duration of the job, selection included.
+    """
+
+    task: str
+    split: str
+    seed: int
+    classifier: str
+    accuracy: float
+    seen: float | None
+    unseen: float | None
+    harmonic: float | None
+    ausuc: float | None
+    calibration: float | None
+    chosen: str
+    note: str
+    seconds: float
+
+    @property
+    def ratio(self) -> str:
+        """The ratio of the split."""
+        return split_ratio(self.split)
+
+    @property
+    def headline(self) -> float:
+        """The number that is compared: accuracy, or for "gzsl" the harmonic mean."""
+        return getattr(self, _HEADLINES[self.task])
+
+
+def rows_of(results: Iterable[JobResult]) -> list[Row]:
+    """The rows of all jobs that did not fail."""
+    fields = Row.__dataclass_fields__
+    rows = []
+    for result in results:
+        for values in result.rows:
+            content = {**result.job, **values, "seconds": result.seconds}
+            content["chosen"] = json.dumps(values["chosen"])
+            rows.append(Row(**{name: content.get(name) for name in fields}))
+    return rows
+
+
+def rows_csv(rows: Iterable[Row]) -> str:
+    """One line per row, with a header; accuracies in 0..1."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(Row.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(vars(row) for row in rows)
+    return text.getvalue()
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation over splits; the latter is None for one split."""
+
+    mean: float
+    std: float | None
+    splits: int
+
+
+def spread(rows: Sequence[Row], measure: str) -> Spread:
+    """Spread of a measure over the splits; several seeds of a split are averaged first.
+
+    Args:
+        rows: of one classifier, task and ratio, one or more.
+        measure: an attribute of :class:`Row`, or "headline".
+
+    Example:
+        >>> row = Row("zsl", "2/1:0", 0, "a", 0.5, *[None] * 5, "{}", "", 1.0)
+        >>> spread([row], "accuracy")
+        Spread(mean=0.5, std=None, splits=1)
+    """
+    values = list(_by_split(rows, measure).values())
+    return Spread(mean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+class Difference(NamedTuple):
+    """Mean difference of two classifiers' headlines over common splits, and its interval.
+
+    `low` and `high` bound the mean with 95% confidence by the paired t-test, as if splits were
+    independent draws of classes; splits of one dataset overlap, so that the interval is rather too
+    narrow.
+    """
+
+    mean: float
+    low: float
+    high: float
+    splits: int
+
+
+def differences(
+    rows: Sequence[Row], reference: Sequence[Row], *, confidence: float = 0.95
+) -> Difference | None:
+    """Paired difference ``rows - reference``; None with fewer than two common splits.
+
+    Args:
+        rows, reference: of one classifier each, with the same task and ratio.
+        confidence: of the interval.
+    """
+    ours, theirs = _by_split(rows, "headline"), _by_split(reference, "headline")
+    common = [split for split in ours if split in theirs]
+    if len(common) < 2:
+        return None
+    first, second = (np.array([table[split] for split in common]) for table in (ours, theirs))
+    gaps = first - second
+    if np.ptp(gaps) == 0:  # the t-test divides by their standard deviation
+        low = high = gaps[0]
+    else:
+        low, high = ttest_rel(first, second).confidence_interval(confidence)
+    return Difference(float(gaps.mean()), float(low), float(high), len(common))
+
+
+def _by_split(rows: Sequence[Row], measure: str) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row.split, []).append(getattr(row, measure))
+    return {split: mean(of_seeds) for split, of_seeds in values.items()}

@@ -1,0 +1,184 @@
+"""Classifying files of any size in a bounded amount of memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from mcfa_fast.data.errors import DatasetError
+from mcfa_fast.data.files import read_npy, require
+from mcfa_fast.classifiers.classifier_old import MCFAClassifier
+from mcfa_fast.storage.checkpoint import write_atomically
+
+__all__ = ["OUTPUT_FORMATS", "OutputFormat", "classify_file"]
+
+OutputFormat = Literal["csv", "npy"]
+OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
+
+RECORD = np.dtype([("class", "<i8"), ("score", "<f4")])
+"""An entry of a .npy output: class index and probability."""
+
+_CHUNK_BYTES = 8 * 2**20
+_CHUNK_ROWS = 65536
+
+
+class _Best(NamedTuple):
+    """The most probable classes of a chunk of rows, best first."""
+
+    start: int
+    """Number of the chunk's first row in the file."""
+    classes: np.ndarray
+    """[n, top] class indices."""
+    scores: np.ndarray
+    """[n, top] probabilities."""
+
+
+def classify_file(
+    classifier: MCFAClassifier,
+    features: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    top: int = 1,
+    format: OutputFormat = "csv",
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Classify the rows of a .npy file, holding only a few MiB of it at a time.
+
+    The output replaces `output` once it is whole. As "csv" it has the columns ``row``, ``rank``
+    (from 1), ``class`` (the name) and ``score`` (the probability, see
+    :meth:`MCFAClassifier.predict_proba`), `top` lines per row. As "npy" it is an array [N, top] of
+    records with the fields ``class`` (the index, int64) and ``score`` (float32).
+
+    Args:
+        classifier: a fitted classifier.
+        features: a .npy file with raw features [N, F] of any numeric type.
+        output: the file to write.
+        top: how many classes per row, best first; at most all are written.
+        format: "csv" or "npy".
+        progress: called as ``progress(rows done, N)``, at first with 0.
+
+    Returns:
+        N.
+
+    Raises:
+        ValueError: when `features` is not readable, of a wrong shape or not finite, or on a bad
+            `top` or `format`.
+
+    Example:
+        >>> import tempfile
+        >>> from mcfa_fast import MCFAConfig, data
+        >>> digits = data.load("digits")
+        >>> split = digits.split("7/3:0", generalized=False)
+        >>> config = MCFAConfig.paper("zsl", epochs=1, classifier_epochs=1)
+        >>> classifier = MCFAClassifier(config).fit(
+        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/a.npy", digits.features)
+        ...     rows = classify_file(
+        ...         classifier, f"{folder}/a.npy", f"{folder}/b.npy", format="npy"
+        ...     )
+        ...     np.load(f"{folder}/b.npy").shape
+        (1797, 1)
+    """
+    if format not in OUTPUT_FORMATS:
+        raise ValueError(f"format: expected one of {OUTPUT_FORMATS}, got {format!r}")
+    if top < 1:
+        raise ValueError(f"top: expected 1 or more, got {top}")
+    rows = _rows(Path(features), classifier.n_features_in_)
+    top = min(top, len(classifier.classes_))
+    best = _classify(classifier, Path(features), rows, top, progress or (lambda done, total: None))
+
+    def write(file: BinaryIO) -> None:
+        if format == "csv":
+            _write_csv(file, classifier.class_names_, best)
+        else:
+            _write_npy(file, (rows, top), best)
+
+    write_atomically(Path(output), write)
+    return rows
+
+
+def _rows(path: Path, width: int) -> int:
+    shape = read_npy(require(path, "the features to classify"), memory_map=True).shape
+    if len(shape) != 2 or shape[1] != width or shape[0] == 0:
+        raise DatasetError(f"{path}: expected shape [N, {width}] with N >= 1, got {list(shape)}")
+    return shape[0]
+
+
+def _classify(
+    classifier: MCFAClassifier,
+    path: Path,
+    rows: int,
+    top: int,
+    progress: Callable[[int, int], None],
+) -> Iterator[_Best]:
+    progress(0, rows)
+    for start, features in _chunks(path, rows):
+        scores = classifier.predict_proba(features)
+        if top == 1:
+            columns = scores.argmax(axis=1, keepdims=True)
+        else:
+            columns = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        found = np.take_along_axis(scores, columns, axis=1)
+        yield _Best(start, classifier.classes_[columns], found)
+        progress(start + len(features), rows)
+
+
+def _chunks(path: Path, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Copies of consecutive rows, each with the number of its first row."""
+    start = 0
+    while start < rows:
+        # Mapped anew for each chunk: what has been read of a mapping counts as this process's
+        # memory for as long as the mapping lasts.
+        mapped = read_npy(path, memory_map=True)
+        size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // mapped[0].nbytes))
+        features = np.array(mapped[start : start + size])
+        del mapped
+        if features.dtype.kind == "f":
+            finite = np.isfinite(features).all(axis=1)
+            if not finite.all():
+                raise DatasetError(f"{path}: NaN or infinity in row {start + finite.argmin()}")
+        yield start, features
+        start += size
+
+
+def _write_csv(file: BinaryIO, names: Sequence[str], best: Iterator[_Best]) -> None:
+    quoted = np.array([_quoted(name) for name in names], dtype=object)
+    file.write(b"row,rank,class,score\n")
+    for chunk in best:
+        count, top = chunk.classes.shape
+        values: list[object] = [None] * (4 * count * top)
+        values[0::4] = np.repeat(np.arange(chunk.start, chunk.start + count), top).tolist()
+        values[1::4] = list(range(1, top + 1)) * count
+        values[2::4] = quoted[chunk.classes.ravel()].tolist()
+        values[3::4] = chunk.scores.ravel().tolist()
+        # One formatting call for all lines: five times as fast as a csv.writer row by row.
+        file.write((("%d,%d,%s,%.6g\n" * (count * top)) % tuple(values)).encode())
+
+
+def _quoted(text: str) -> str:
+    """As a field of a CSV file."""
+    buffer = io.StringIO()
+    # The default line end, for only what occurs in the line end makes the writer quote a field.
+    csv.writer(buffer).writerow([text])
+    return buffer.getvalue().removesuffix("\r\n")
+
+
+def _write_npy(file: BinaryIO, shape: tuple[int, int], best: Iterator[_Best]) -> None:
+    header = {
+        "descr": np.lib.format.dtype_to_descr(RECORD),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    for chunk in best:
+        records = np.empty(chunk.classes.shape, RECORD)
+        records["class"], records["score"] = chunk.classes, chunk.scores
+        file.write(records.tobytes())

@@ -1,0 +1,1 @@
+"""Zero-shot systems of the literature, each in a file of its own, and their registry."""

@@ -1,0 +1,119 @@
+"""Every system by name: a new one is its file and one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcfa_fast.systems import cada_vae, dual_encoder
+from mcfa_fast.systems.base import System
+from mcfa_fast.systems.eszsl import ESZSL
+from mcfa_fast.systems.mcfa.presets import PRESETS as MCFA_PRESETS
+from mcfa_fast.systems.mcfa.system import MCFASystem
+from mcfa_fast.systems.presets import Preset, PresetOf, Task
+
+__all__ = ["RECOMMENDED", "SYSTEMS", "Entry", "find", "register"]
+
+RECOMMENDED = "dual-encoder"
+"""The system that is taken where none is named."""
+
+
+def _defaults(task: Task) -> Preset:
+    return Preset()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A system with all that training, comparison and search need to know of it.
+
+    Attributes:
+        system: its class.
+        heads: names of the heads that work with it, the default first.
+        group: under which systems of a kind are chosen together.
+        presets: by name, the default first.
+        grid: values of options that selection by rule "grid" chooses from; the last option varies
+            fastest.
+        shortens: whether epochs in the grid are alternatives below those of the configuration.
+    """
+
+    system: type[System]
+    heads: tuple[str, ...]
+    group: str
+    presets: Mapping[str, PresetOf] = field(default_factory=lambda: {"paper": _defaults})
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    shortens: bool = False
+
+    @property
+    def name(self) -> str:
+        """As the command line calls it."""
+        return self.system.name
+
+
+SYSTEMS: dict[str, Entry] = {}
+"""Every system by name."""
+
+
+def register(entry: Entry) -> None:
+    """Make a system known, also one of another package.
+
+    Raises:
+        ValueError: when another system has its name.
+    """
+    known = SYSTEMS.get(entry.name)
+    if known is not None and known.system is not entry.system:
+        raise ValueError(f"name: there is a system {entry.name!r} already, {known.system}")
+    SYSTEMS[entry.name] = entry
+
+
+def find(system: str | type) -> Entry:
+    """The entry of a system, by its name or by the class of its options.
+
+    Raises:
+        ValueError: when there is none.
+
+    Example:
+        >>> find("mcfa").heads
+        ('softmax', 'nearest', 'ensemble')
+    """
+    if isinstance(system, str):
+        if system in SYSTEMS:
+            return SYSTEMS[system]
+    else:
+        for entry in SYSTEMS.values():
+            if entry.system.Config is system:
+                return entry
+    raise ValueError(f"system: expected one of {', '.join(SYSTEMS)}, got {system!r}")
+
+
+def _powers(low: int, high: int) -> tuple[float, ...]:
+    return tuple(10.0**exponent for exponent in range(low, high + 1))
+
+
+_LATENT_HEADS = ("softmax", "nearest", "ensemble")
+_EPOCHS = {"epochs": (10, 20, 30, 40)}
+
+for _entry in (
+    Entry(
+        dual_encoder.DualEncoder,
+        ("nearest",),
+        "contrastive",
+        {"recommended": dual_encoder.recommended},
+    ),
+    Entry(MCFASystem, _LATENT_HEADS, "generative", MCFA_PRESETS, _EPOCHS, shortens=True),
+    Entry(
+        cada_vae.CADAVAE,
+        _LATENT_HEADS,
+        "generative",
+        {"paper": cada_vae.paper, "reference": cada_vae.reference},
+        {"epochs": (25, 50, 75)},
+        shortens=True,
+    ),
+    Entry(
+        ESZSL,
+        ("scores",),
+        "closed-form",
+        grid={"visual_penalty": _powers(-3, 3), "semantic_penalty": _powers(-3, 3)},
+    ),
+):
+    register(_entry)

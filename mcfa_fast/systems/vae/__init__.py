@@ -1,0 +1,1 @@
+"""What systems of two aligned variational autoencoders share."""
