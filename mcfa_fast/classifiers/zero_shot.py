@@ -23,7 +23,6 @@ from mcfa_fast.classifiers.reading import read_chunks, row_parts
 from mcfa_fast.classifiers.selecting import select
 from mcfa_fast.classifiers.state import read_classifier, write_classifier
 from mcfa_fast.data.inputs import (
-    TrainingData,
     as_class_names,
     as_features,
     as_labels,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor
-
 
 __all__ = ["group_means", "whitening_matrix"]
 
