@@ -71,7 +71,7 @@ class Head(ABC):
     Options: ClassVar[type[Options]] = Options
     needs: ClassVar[tuple[str, ...]] = ()
     """Names of the heads that it builds on."""
-    log_probabilities: ClassVar[bool] = False
+    gives_log_probabilities: ClassVar[bool] = False
     """Whether its scores are log-probabilities."""
     classes: Tensor
     """Ascending indices [K] of the classes it knows, the columns of its scores."""
@@ -87,7 +87,7 @@ class Head(ABC):
         """A copy that can be fitted anew and builds on other heads than this one."""
         return copy.copy(self)
 
-    def observe(self, data: TrainingData) -> None:
+    def observe(self, data: TrainingData) -> None:  # noqa: B027 (most heads need nothing of them)
         """Take what later fits need of the training images."""
 
     @abstractmethod

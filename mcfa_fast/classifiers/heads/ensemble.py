@@ -41,7 +41,7 @@ class EnsembleHead(Head):
 
     name = "ensemble"
     needs = ("softmax", "nearest")
-    log_probabilities = True
+    gives_log_probabilities = True
     Options = EnsembleOptions
     options: EnsembleOptions
 

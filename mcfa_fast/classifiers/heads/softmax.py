@@ -55,7 +55,7 @@ class SoftmaxHead(Head):
     """
 
     name = "softmax"
-    log_probabilities = True
+    gives_log_probabilities = True
     Options = SoftmaxOptions
     options: SoftmaxOptions
     _images: SampleBank | None = None

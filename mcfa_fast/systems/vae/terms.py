@@ -26,9 +26,9 @@ def vae_terms(output: VAEOutput, *, count_instances: bool) -> VAETerms:
     """Own and cross-modal reconstruction, KL divergence and Wasserstein alignment of a batch.
 
     Reconstructions are compared by the sum of absolute differences; they are 0 where the model did
-    not decode. A class's own terms (descriptor reconstruction and KL) are computed once and weighted
-    by the class's number of instances in the batch, or by one. A class without instances has weight
-    0.
+    not decode. A class's own terms (descriptor reconstruction and KL) are computed once and
+    weighted by the class's number of instances in the batch, or by one. A class without instances
+    has weight 0.
 
     Args:
         output: What the model returned for the batch.
