@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import torch
-from cli_run import ONE_EPOCH, invoke
 
 import mcfa_fast as mf
 
@@ -21,6 +20,8 @@ def one_thread():
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory):
     """The folder of a finished generalized run on digits; tests only read it."""
+    from cli_run import ONE_EPOCH, invoke  # only these tests need the command line's extra
+
     threads = torch.get_num_threads()  # which the command may set to one
     folder = tmp_path_factory.mktemp("runs") / "digits"
     result = invoke("train", "--preset", "gzsl", *ONE_EPOCH, "--seed", "3", "--run-dir", folder)
