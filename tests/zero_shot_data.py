@@ -1,10 +1,10 @@
-"""A small problem of the inference tests that can be solved: features follow the descriptors."""
+"""A small problem that can be solved: features follow the descriptors."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.classifiers import RunConfig
 
 SEEN, UNSEEN, NEW = np.arange(10), np.array([10, 11]), 12
 FEATURES, ATTRIBUTES = 12, 6
@@ -17,16 +17,18 @@ _OPTIONS = {
     "instances_per_class": 5,
     "epochs": 60,
     "learning_rate": 3e-3,
-    "classifier_epochs": 10,
-    "classifier_learning_rate": 1e-2,
-    "unseen_latents": 100,
+    "softmax.epochs": 10,
+    "softmax.learning_rate": 1e-2,
+    "softmax.unseen_samples": 100,
 }
 
 
-def config(task: str, **options) -> MCFAConfig:
-    """Options that train within a second; latents of seen classes as many as of unseen ones."""
-    seen_latents = 100 if task == "gzsl" else 0
-    return MCFAConfig.paper(task, **{**_OPTIONS, "seen_latents": seen_latents, **options})
+def config(task: str, *, head: str | None = None, **options) -> RunConfig:
+    """A run of MCFA that trains within a second, with as many samples of seen classes as of unseen
+    ones."""
+    seen_samples = 100 if task == "gzsl" else 0
+    options = {**_OPTIONS, "softmax.seen_samples": seen_samples, **options}
+    return RunConfig.of("mcfa", task=task, head=head, options=options)
 
 
 def make_semantics() -> np.ndarray:
