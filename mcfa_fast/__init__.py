@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcfa_fast import compat, data, functional, ops, reference
+    from mcfa_fast import compat, data, functional, losses, ops, reference
     from mcfa_fast.chunked import in_chunks
     from mcfa_fast.classifiers import MCFAClassifier, RunConfig, ZeroShotClassifier
     from mcfa_fast.export import export_classifier, load_exported
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __version__ = version("mcfa_fast")
 
-_MODULES = ("compat", "data", "functional", "ops", "reference")
+_MODULES = ("compat", "data", "functional", "losses", "ops", "reference")
 _NAMES = {
     "mcfa_fast.chunked": ("in_chunks",),
     "mcfa_fast.classifiers": ("MCFAClassifier", "RunConfig", "ZeroShotClassifier"),
@@ -76,6 +76,7 @@ __all__ = [
     "functional",
     "in_chunks",
     "load_exported",
+    "losses",
     "ops",
     "reference",
 ]

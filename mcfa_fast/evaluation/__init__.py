@@ -1,5 +1,9 @@
 """How good a classifier is."""
 
+from mcfa_fast._extras import require
+
+require("zsl", __name__)
+
 from mcfa_fast.evaluation.curve import (
     OperatingPoint,
     SeenUnseenCurve,

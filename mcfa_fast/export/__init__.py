@@ -4,6 +4,10 @@
 any of the three back.
 """
 
+from mcfa_fast._extras import require
+
+require("zsl", __name__)
+
 from mcfa_fast.export.export import FORMATS, Format, export_classifier
 from mcfa_fast.export.load import load_exported
 from mcfa_fast.export.metadata import Metadata

@@ -3,6 +3,10 @@
 Nothing here knows a system or a head: what is chosen from is handed in as functions.
 """
 
+from mcfa_fast._extras import require
+
+require("zsl", __name__)
+
 from mcfa_fast.selection.calibration import HeldOutScores, calibrate
 from mcfa_fast.selection.choose import Choice, choose
 from mcfa_fast.selection.config import SelectionConfig

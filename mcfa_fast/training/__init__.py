@@ -1,5 +1,9 @@
 """The one training loop: it knows no system."""
 
+from mcfa_fast._extras import require
+
+require("zsl", __name__)
+
 from mcfa_fast.training.config import TrainingConfig
 from mcfa_fast.training.loop import train
 from mcfa_fast.training.sampler import Batch, BatchSampler, EpisodicSampler
