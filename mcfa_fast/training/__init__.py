@@ -6,6 +6,7 @@ require("zsl", __name__)
 
 from mcfa_fast.training.config import TrainingConfig
 from mcfa_fast.training.loop import train
+from mcfa_fast.training.run_folder import RunFolder
 from mcfa_fast.training.sampler import Batch, BatchSampler, EpisodicSampler
 from mcfa_fast.training.trainable import Trainable
 from mcfa_fast.training.update import Update
@@ -14,6 +15,7 @@ __all__ = [
     "Batch",
     "BatchSampler",
     "EpisodicSampler",
+    "RunFolder",
     "Trainable",
     "TrainingConfig",
     "Update",
