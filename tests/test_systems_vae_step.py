@@ -6,13 +6,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from system_data import A, F, make_training_data
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcfa_fast import _C
-from mcfa_fast.systems.mcfa.config import MCFAConfig
-from mcfa_fast.models import MCFA, LossWeights, MCFALoss
+from mcfa_fast.systems.batches import StepInput
+from mcfa_fast.systems.cada_vae import CADAVAE, CADAVAEConfig
+from mcfa_fast.systems.mcfa import MCFA, MCFAConfig, MCFALoss, MCFASystem
+from mcfa_fast.systems.mcfa.objective import weights_of
+from mcfa_fast.systems.vae.step import (
+    CapturedStep,
+    Contrasts,
+    EagerStep,
+    NativeStep,
+    TermWeights,
+)
+from mcfa_fast.training import Update
 from mcfa_fast.training.optimizer import FusedAdam
-from mcfa_fast.systems.mcfa.step import CapturedStep, EagerStep, NativeStep, StepInput, make_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,7 +86,7 @@ def test_native_gradients_are_those_of_autograd(
     batch = make_batch(instances, classes, features, attributes, seed, torch.float64)
     config = MCFAConfig(**SMALL | {"latent_features": latents}, **options)
     model = make_model(config, batch)
-    weights = LossWeights(*weights)
+    weights = TermWeights(*weights)
     losses, gradients = autograd(model, batch, weights)
     found = run_native(native_step(model), batch, weights)
     torch.testing.assert_close(found, losses.double(), rtol=1e-10, atol=1e-10)
@@ -87,7 +97,7 @@ def test_native_gradients_are_those_of_autograd(
 def test_autocast_does_not_reach_the_native_step():
     batch = make_batch(60, 6, 140, 70)
     model = make_model(MCFAConfig(**SMALL), batch)
-    weights = LossWeights.of(model.config)
+    weights = weights_of(model.config)
     step = native_step(model)
     expected = run_native(step, batch, weights)
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
@@ -100,7 +110,7 @@ def test_autocast_does_not_reach_the_native_step():
 
 def test_native_buffers_follow_the_batch():
     config = MCFAConfig(**SMALL)
-    weights = LossWeights.of(config)
+    weights = weights_of(config)
     batches = [make_batch(instances=n, classes=c, seed=n) for n, c in ((30, 3), (5, 6), (64, 2))]
     model = make_model(config, batches[0])
     step = native_step(model)
@@ -129,7 +139,7 @@ def test_native_step_refuses_bad_batches(change, error, message):
     config = MCFAConfig(**SMALL)
     step = native_step(make_model(config, batch))
     with pytest.raises(error, match=message):
-        run_native(step, batch._replace(**change), LossWeights.of(config))
+        run_native(step, batch._replace(**change), weights_of(config))
 
 
 def test_native_step_refuses_bad_parameters():
@@ -146,42 +156,34 @@ def test_native_step_refuses_bad_parameters():
         _C.TrainingStep(list(model.parameters())[:3], **options)
 
 
+def native(model, optimizer, generator):
+    contrasts = Contrasts(model.config.temperature, model.config.positives)
+    return NativeStep(model, contrasts, optimizer, generator, terms=8)
+
+
+def eager(model, optimizer, generator):
+    return EagerStep(model, MCFALoss(model.config), optimizer, generator)
+
+
+def captured(model, optimizer, generator):
+    return CapturedStep(eager(model, optimizer, generator), optimizer, generator)
+
+
 @pytest.mark.parametrize("options", [{}, REFERENCE | {"positives": "in"}])
 def test_native_and_eager_steps_train_alike(options):
-    config = MCFAConfig(**SMALL, **options, learning_rate=1e-2)
-    weights = LossWeights.of(config)
+    config = MCFAConfig(**SMALL, **options)
+    weights = weights_of(config)
     models = [make_model(config, make_batch()) for _ in range(2)]
     steps = [
-        kind(model, FusedAdam(model.parameters(), config.learning_rate), seeded(1))
-        for kind, model in zip((NativeStep, EagerStep), models, strict=True)
+        make(model, FusedAdam(model.parameters(), 1e-2), seeded(1))
+        for make, model in zip((native, eager), models, strict=True)
     ]
     for number in range(10):
         batch = make_batch(instances=10 + number, seed=number)
-        native, eager = (step(batch, weights) for step in steps)
-        torch.testing.assert_close(native.float(), eager, rtol=1e-4, atol=1e-3)
+        ours, theirs = (step(batch, weights, Update()) for step in steps)
+        torch.testing.assert_close(ours.float(), theirs, rtol=1e-4, atol=1e-3)
     for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-
-
-def test_fused_adam_is_pytorchs():
-    generator = seeded()
-    ours = [torch.randn(shape, generator=generator) for shape in ((5, 3), (4,))]
-    ours = [parameter.requires_grad_() for parameter in ours]
-    theirs = [parameter.detach().clone().requires_grad_() for parameter in ours]
-    optimizer = FusedAdam(ours, learning_rate=0.01)
-    expected = torch.optim.Adam(theirs, lr=0.01, amsgrad=True, fused=True)
-    for number in range(6):
-        for a, b in zip(ours, theirs, strict=True):
-            a.grad = torch.randn(a.shape, generator=generator)
-            b.grad = a.grad.clone()
-        optimizer.step()
-        expected.step()
-        for a, b in zip(ours, theirs, strict=True):
-            assert torch.equal(a, b)
-        if number == 2:  # either reads the other's state
-            states = copy.deepcopy((optimizer.state_dict(), expected.state_dict()))
-            expected.load_state_dict(states[0])
-            optimizer.load_state_dict(states[1])
 
 
 class Waits(TorchDispatchMode):
@@ -198,11 +200,11 @@ def test_eager_steps_do_not_wait_for_the_device():
     batch = make_batch()
     config = MCFAConfig(**SMALL)
     model = make_model(config, batch)
-    step = EagerStep(model, FusedAdam(model.parameters(), 1e-3), seeded())
+    step = eager(model, FusedAdam(model.parameters(), 1e-3), seeded())
     with Waits() as waits:
         torch.ones(1).item()
         assert waits.count == 1
-        step(batch, LossWeights.of(config))
+        step(batch, weights_of(config), Update())
     assert waits.count == 1
 
 
@@ -210,45 +212,79 @@ def test_mixed_precision_gives_about_the_same_losses():
     batch = make_batch(instances=40, features=64, attributes=32)
     losses = {}
     for precision in ("float32", "bf16"):
-        config = MCFAConfig(**SMALL, precision=precision)
+        config = MCFAConfig().replace(**SMALL, precision=precision)
         model = make_model(config, batch)
-        step = EagerStep(model, FusedAdam(model.parameters(), 1e-3), seeded())
-        losses[precision] = [step(batch, LossWeights.of(config)) for _ in range(3)]
+        step = eager(model, FusedAdam(model.parameters(), 1e-3), seeded())
+        losses[precision] = [step(batch, weights_of(config), Update()) for _ in range(3)]
     for exact, rounded in zip(*losses.values(), strict=True):
         assert not torch.equal(exact, rounded), "bf16 was not used"
         # The total; terms that are nearly 0 here, as the KL divergence, lose more.
         torch.testing.assert_close(rounded[0], exact[0], rtol=1e-2, atol=0)
 
 
-@pytest.mark.parametrize(
-    "options, kind",
-    [({}, NativeStep), ({"precision": "bf16"}, EagerStep), ({"chunk_size": 5}, EagerStep)],
-)
-def test_make_step_on_the_cpu(options, kind):
-    config = MCFAConfig(**SMALL, **options)
+class Skipping(Update):
+    """Leaves the weights as they are."""
+
+    def apply(self, optimizer):
+        pass
+
+
+@pytest.mark.parametrize("make", [native, eager])
+def test_weights_change_in_the_update_only(make):
+    config = MCFAConfig(**SMALL)
     model = make_model(config, make_batch())
-    assert type(make_step(config, model, FusedAdam(model.parameters(), 1e-3), seeded())) is kind
+    before = copy.deepcopy(model.state_dict())
+    step = make(model, FusedAdam(model.parameters(), 1e-2), seeded(1))
+    step(make_batch(), weights_of(config), Skipping())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert any(parameter.grad.any() for parameter in model.parameters())
+    step(make_batch(), weights_of(config), Update())
+    assert not torch.equal(model.visual.encoder.mean.weight, before["visual.encoder.mean.weight"])
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (MCFAConfig(), NativeStep),
+        (CADAVAEConfig(), NativeStep),
+        (MCFAConfig().replace(precision="bf16"), EagerStep),
+        (MCFAConfig().replace(chunk_size=5), EagerStep),
+        (MCFAConfig(contrast="means"), EagerStep),
+        (MCFAConfig(reconstruction_weight=0, cross_reconstruction_weight=0), EagerStep),
+    ],
+)
+def test_the_fastest_step_on_the_cpu_that_does_what_is_asked(config, kind):
+    system = {MCFAConfig: MCFASystem, CADAVAEConfig: CADAVAE}[type(config)]
+    data = make_training_data()
+    trainable = system(config.replace(**SMALL, classes_per_batch=3), F, A).trainable(data)
+    assert type(trainable._step) is kind
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_captured_steps_are_the_eager_ones():
-    config = MCFAConfig(**SMALL, learning_rate=1e-2, alignment_warmup=(1, 2))
+    config = MCFAConfig(**SMALL)
     results = []
-    for kind in (CapturedStep, EagerStep):
+    for make in (captured, eager):
         model = make_model(config, make_batch()).cuda()
-        optimizer = FusedAdam(model.parameters(), config.learning_rate)
-        step = kind(model, optimizer, torch.Generator("cuda").manual_seed(1))
-        assert kind is EagerStep or isinstance(
-            make_step(config, model, optimizer, torch.Generator("cuda")), CapturedStep
-        )
+        optimizer = FusedAdam(model.parameters(), 1e-2)
+        step = make(model, optimizer, torch.Generator("cuda").manual_seed(1))
         losses = []
         for epoch in (1, 2):
-            weights = LossWeights.of(config, epoch)
+            weights = weights_of(config)._replace(alignment=float(epoch == 2))
             for number in range(8):
                 # The last batch of an epoch is smaller.
                 batch = make_batch(instances=5 if number == 7 else 12, seed=number)
-                losses.append(step(StepInput(*(t.cuda() for t in batch)), weights))
+                batch = StepInput(*(t.cuda() for t in batch))
+                losses.append(step(batch, weights, Update()))
         results.append((torch.stack(losses), list(model.parameters())))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-3)
     for ours, theirs in zip(results[0][1], results[1][1], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_training_on_a_gpu_records_its_steps():
+    config = MCFAConfig().replace(**SMALL, classes_per_batch=3)
+    system = MCFASystem(config, F, A, device="cuda")
+    assert type(system.trainable(make_training_data())._step) is CapturedStep

@@ -21,8 +21,8 @@ import torch
 from torch import _dynamo  # noqa: F401  (as are the next, imported before the fork: slow)
 from torch.utils import tensorboard  # noqa: F401
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
-from mcfa_fast.training import Trainer
+from mcfa_fast.systems.mcfa import MCFAConfig
+from mcfa_fast.systems.trainer import Trainer
 
 EPOCHS = 3
 
@@ -139,10 +139,10 @@ def drive(root):
         check(folder)
 
     points = [(torch, "save", n, "halfway") for n in range(1, EPOCHS + 1)]
-    # Two files at the start, the empty metrics, and two files per epoch; each has two fsyncs.
-    files = 3 + 2 * EPOCHS
+    # What is trained, the empty metrics, and two files per epoch; each has two fsyncs.
+    files = 2 + 2 * EPOCHS
     points += [(os, "replace", n, m) for n in range(1, files + 1) for m in ("before", "after")]
-    points += [(os, "fsync", n, "before") for n in range(1, 2 * files + 1, 4)]
+    points += [(os, "fsync", n, "before") for n in range(1, 2 * files + 1, 3)]
     for module, name, number, moment in points:
         folder = root / f"{name}-{number}-{moment}"
         killed = run_child(folder, lambda p=(module, name, number, moment): kill_at_call(*p))

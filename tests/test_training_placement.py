@@ -3,22 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from system_data import SMALL, assert_same_state, without_seconds
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
-from mcfa_fast.training import Trainer
-from mcfa_fast.training import features as module
-from mcfa_fast.training.features import RawFeatures, ResidentFeatures, StreamedFeatures, place
+from mcfa_fast.data.features import FeatureRows
+from mcfa_fast.systems.mcfa import MCFAConfig
+from mcfa_fast.systems.trainer import Trainer
+from mcfa_fast.training import placement
+from mcfa_fast.training.placement import ResidentFeatures, StreamedFeatures, place
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = {
-    "epochs": 2,
-    "classes_per_batch": 3,
-    "instances_per_class": 4,
-    "latent_features": 5,
-    "visual_hidden": 12,
-    "semantic_hidden": 7,
-}
+SMALL = SMALL | {"epochs": 2}
+CONFIG = MCFAConfig().replace(**SMALL)
 
 
 @pytest.fixture
@@ -43,7 +39,7 @@ def make_data(dtype):
 @pytest.mark.parametrize("sampler", ["episodic", "batch"])
 def test_streamed_training_is_bitwise_the_resident_one(mapped, tmp_path, dtype, sampler):
     values, labels, semantics = make_data(dtype)
-    config = MCFAConfig(sampler=sampler, batch_size=16, **SMALL)
+    config = CONFIG.replace(sampler=sampler, batch_size=16)
     runs = {}
     for resident, features in ((True, values), (False, mapped(values))):
         trainer = Trainer(
@@ -55,56 +51,86 @@ def test_streamed_training_is_bitwise_the_resident_one(mapped, tmp_path, dtype, 
             run_dir=tmp_path / str(resident),
         )
         runs[resident] = trainer.fit(), trainer.history
-    for (name, ours), theirs in zip(
-        runs[True][0].state_dict().items(), runs[False][0].state_dict().values(), strict=True
-    ):
-        assert torch.equal(ours, theirs), name
-    for ours, theirs in zip(runs[True][1], runs[False][1], strict=True):
-        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+    assert_same_state(runs[True][0], runs[False][0])
+    assert without_seconds(runs[True][1]) == without_seconds(runs[False][1])
     # Either may go on with the other's run.
-    inputs = [(tmp_path / str(kind) / "inputs.json").read_text() for kind in (True, False)]
-    assert inputs[0] == inputs[1]
+    resident, streamed = (tmp_path / str(kind) / "training.json" for kind in (True, False))
+    assert resident.read_text() == streamed.read_text()
 
 
-def test_a_mapped_file_is_never_read_as_a_whole(mapped, monkeypatch):
-    monkeypatch.setattr(module, "_ROWS_PER_CHUNK", 7)
-    gathered = []
-    original = RawFeatures.gather
+@pytest.fixture
+def reads(monkeypatch):
+    """Numbers of rows that are gathered, call by call, in chunks of 7."""
+    sizes = []
+    original = FeatureRows.gather
 
     def gather(self, rows):
-        gathered.append(original(self, rows))
-        return gathered[-1]
+        found = original(self, rows)
+        sizes.append(len(found))
+        return found
 
-    monkeypatch.setattr(RawFeatures, "gather", gather)
+    monkeypatch.setattr(FeatureRows, "gather", gather)
+    monkeypatch.setattr(FeatureRows.chunks, "__defaults__", (7,))
+    return sizes
+
+
+def test_a_mapped_file_is_never_read_as_a_whole(mapped, reads):
     values, labels, semantics = make_data(np.float32)
-    Trainer(MCFAConfig(**SMALL), mapped(values), labels, semantics, resident=False).fit()
-    sizes = {len(rows) for rows in gathered if rows.shape[1] == values.shape[1]}
-    assert sizes == {7, 60 % 7, 12}, "chunks, the last one, and batches"
+    Trainer(CONFIG, mapped(values), labels, semantics, resident=False).fit()
+    assert set(reads) == {7, 60 % 7, 12}, "chunks, the last one, and batches"
+
+
+@pytest.mark.parametrize(("resident", "times"), [(True, 2), (False, 1)])
+def test_features_are_read_at_most_twice_before_the_first_step(
+    mapped, reads, tmp_path, resident, times
+):
+    """Once for the scaler, the check and the fingerprint of the run, once to bring them over."""
+    values, labels, semantics = make_data(np.float32)
+    before = []
+
+    def hook(epoch, _):
+        before.append(list(reads))
+
+    trainer = Trainer(
+        CONFIG.replace(epochs=1),
+        mapped(values),
+        labels,
+        semantics,
+        resident=resident,
+        run_dir=tmp_path / "run",
+        on_epoch_end=hook,
+    )
+    trainer.fit()
+    chunks = [size for size in before[0] if size != 12]
+    assert sum(chunks) == times * len(values)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_first_bad_row_of_a_mapped_file_is_named(mapped, monkeypatch, bad):
-    monkeypatch.setattr(module, "_ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr(FeatureRows.chunks, "__defaults__", (7,))
     values, labels, semantics = make_data(np.float32)
     values[33:40, 2] = bad
-    with pytest.raises(ValueError, match="features: row 33 has a value that is not finite"):
-        Trainer(MCFAConfig(**SMALL), mapped(values), labels, semantics)
+    with pytest.raises(ValueError, match=r"features \(.*npy\): NaN or infinity in row 33"):
+        Trainer(CONFIG, mapped(values), labels, semantics).fit()
 
 
 def test_an_error_while_reading_ahead_reaches_the_caller(mapped, monkeypatch):
     values, labels, semantics = make_data(np.float32)
-    trainer = Trainer(MCFAConfig(**SMALL), mapped(values), labels, semantics, resident=False)
+    trainer = Trainer(CONFIG, mapped(values), labels, semantics, resident=False)
+    original = FeatureRows.gather
 
     def fail(self, rows):
+        if isinstance(rows, slice):
+            return original(self, rows)
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(RawFeatures, "gather", fail)
+    monkeypatch.setattr(FeatureRows, "gather", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         trainer.fit()
 
 
 @pytest.mark.parametrize(
-    "free, resident, kind",
+    ("free", "resident", "kind"),
     [
         (10**9, None, ResidentFeatures),
         (2 * 4 * 600 - 1, None, StreamedFeatures),
@@ -114,13 +140,13 @@ def test_an_error_while_reading_ahead_reaches_the_caller(mapped, monkeypatch):
     ],
 )
 def test_what_does_not_fit_is_streamed(mapped, monkeypatch, free, resident, kind):
-    monkeypatch.setattr(module, "_free_memory", lambda device: free)
-    raw = RawFeatures(mapped(make_data(np.float16)[0]))
+    monkeypatch.setattr(placement, "_free_memory", lambda device: free)
+    raw = FeatureRows(mapped(make_data(np.float16)[0]))
     assert type(place(raw, lambda rows: rows, torch.device("cpu"), resident)) is kind
 
 
 def test_what_is_in_memory_already_stays_there(monkeypatch):
-    monkeypatch.setattr(module, "_free_memory", lambda device: 0)
-    raw = RawFeatures(torch.rand(60, 10))
+    monkeypatch.setattr(placement, "_free_memory", lambda device: 0)
+    raw = FeatureRows(torch.rand(60, 10))
     placed = place(raw, lambda rows: rows, torch.device("cpu"), None)
     assert type(placed) is ResidentFeatures

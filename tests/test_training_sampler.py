@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
-from mcfa_fast.training import BatchSampler, EpisodicSampler
+from mcfa_fast.training import BatchSampler, EpisodicSampler, TrainingConfig
 from mcfa_fast.training.sampler import make_sampler
 
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -113,7 +112,8 @@ def test_plain_batches_are_shuffled_anew_every_epoch():
 
 
 @pytest.mark.parametrize(
-    "config", [MCFAConfig(classes_per_batch=2), MCFAConfig(sampler="batch", batch_size=5)]
+    "config",
+    [TrainingConfig(sampler="episodic", classes_per_batch=2), TrainingConfig(batch_size=5)],
 )
 def test_generator_state_determines_the_batches(config):
     labels = torch.arange(3).repeat_interleave(9)
@@ -134,7 +134,13 @@ def test_generator_state_determines_the_batches(config):
 
 def test_make_sampler_passes_the_options_on():
     labels = torch.arange(4).repeat_interleave(20)
-    config = MCFAConfig.reference(classes_per_batch=3, instances_per_class=4, offset_window=6)
+    config = TrainingConfig(
+        sampler="episodic",
+        classes_per_batch=3,
+        instances_per_class=4,
+        shared_offsets=True,
+        offset_window=6,
+    )
     for batch in make_sampler(config, labels, seeded(0)):
         offsets = (batch.rows % 20).view(3, 4)
         assert (offsets == offsets[0]).all()
