@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from torch import nn
+
+from mcfa_fast.systems.layers import affine
 
 __all__ = ["BinaryAttributes"]
 
 
-@dataclass(frozen=True, eq=False)
-class BinaryAttributes:
+class BinaryAttributes(NamedTuple):
     """Descriptors as binary attributes: 1 where a value exceeds its mean over the seen classes.
 
     An attribute that all seen classes share cannot be learned from them and is left out.
@@ -47,12 +49,11 @@ class BinaryAttributes:
         """Kept attributes [K, M], 0 or 1, of descriptors [K, A]."""
         return (semantics > self.threshold)[:, self.kept].astype(semantics.dtype)
 
-    def class_scores(self, log_odds: np.ndarray, semantics: np.ndarray) -> np.ndarray:
-        """``Σ_m log p(a_m^c | x) / p(a_m^c)`` [N, K], up to a term of the row alone.
+    def class_layer(self, semantics: np.ndarray) -> nn.Linear:
+        """From log-odds [N, M] to class scores [N, K], for classes c of descriptors [K, A].
 
-        Args:
-            log_odds: [N, M], log of p(a_m = 1 | x) / p(a_m = 0 | x).
-            semantics: descriptors [K, A] of the classes c.
+        ``Σ_m log p(a_m^c | x) / p(a_m^c)`` up to a term of the row alone, as a function of the
+        log-odds ``log p(a_m = 1 | x) / p(a_m = 0 | x)``.
 
         Source:
             Lampert et al., "Learning to detect unseen object classes by between-class attribute
@@ -61,4 +62,4 @@ class BinaryAttributes:
         # With l the log-odds: a·log p + (1 - a)·log(1 - p) = a·l + log(1 - p).
         table = self(semantics)
         prior_odds = np.log(self.prior / (1 - self.prior))
-        return (log_odds - prior_odds) @ table.T - np.log1p(-self.prior).sum()
+        return affine(table.T, -(table @ prior_odds) - np.log1p(-self.prior).sum())

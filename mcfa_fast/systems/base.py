@@ -20,6 +20,7 @@ from mcfa_fast.training.trainable import Trainable
 __all__ = [
     "Embeds",
     "Exports",
+    "ExportsScores",
     "SampleBank",
     "Scores",
     "Synthesizes",
@@ -206,3 +207,12 @@ class Exports(Protocol):
 
     def encoder(self) -> nn.Module:
         """A scriptable copy, on the CPU: raw features [N, F] to embeddings [N, D]."""
+
+
+@runtime_checkable
+class ExportsScores(Scores, Protocol):
+    """A system whose scores can leave the library."""
+
+    def scorer(self, semantics: Tensor) -> nn.Module:
+        """A scriptable copy, on the CPU and in float32, of :meth:`scores` for raw descriptors
+        [K, A]: raw features [N, F] to scores [N, K]."""

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import softmax
+from pydantic import Field
+from torch import nn
 
-from mcfa_fast.systems.baseline_old import Baseline, TrainingData
-from mcfa_fast.systems.checks_old import check_positive
-from mcfa_fast.systems.preparation_old import unit_rows
+from mcfa_fast.systems.base import SystemConfig
+from mcfa_fast.systems.layers import KeepLargest, UnitRows, affine
 from mcfa_fast.systems.seen_classifier import SeenClassifier
-from mcfa_fast.systems.mcfa.config import Task
+from mcfa_fast.systems.solved import PreparedData, SolvedSystem
 
-__all__ = ["ConSE"]
+__all__ = ["ConSE", "ConSEConfig"]
 
 
-class ConSE(Baseline):
+class ConSEConfig(SystemConfig):
+    """Options of ConSE."""
+
+    penalty: float = Field(
+        1.0,
+        gt=0,
+        description="Weight of half the squared norm in the logistic regression (scikit-learn's "
+        "1 / C).",
+    )
+    top: int = Field(
+        10, ge=1, description="How many seen classes are combined (T); at most all are."
+    )
+
+
+class ConSE(SolvedSystem):
     """The mean of the likeliest seen classes' descriptors; the class of highest cosine to it.
 
     A logistic regression on the seen classes gives probabilities; the `top` highest of a row, made
     to sum to 1, weight the descriptors.
 
-    Args:
-        penalty: weight of half the squared norm in the logistic regression, above 0 (scikit-learn's
-            1 / C).
-        top: how many seen classes are combined (T), 1 or more; at most all.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
-
     Attributes:
-        linear_: the logistic regression's linear functions.
+        weights_, intercepts_: the logistic regression's linear functions, [F, S] and [S].
+        seen_: descriptors [S, A] of the seen classes.
 
     Source:
         Norouzi et al., "Zero-shot learning by convex combination of semantic embeddings", 2014,
@@ -35,41 +44,35 @@ class ConSE(Baseline):
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
         >>> rows = digits.split("7/3:0", generalized=False).train
-        >>> baseline = ConSE().fit(digits.features[rows], digits.labels[rows], digits.semantics)
-        >>> baseline.decision_function(digits.features[:5]).shape
+        >>> classifier = ZeroShotClassifier("conse", options={"top": 3})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "conse"
+    name = "conse"
+    Config = ConSEConfig
+    config: ConSEConfig
     dtype = np.float32
+    learned = ("weights_", "intercepts_", "seen_")
 
-    def __init__(
-        self,
-        *,
-        penalty: float = 1.0,
-        top: int = 10,
-        task: Task = "zsl",
-        calibration: float | None = None,
-    ) -> None:
-        self.penalty = penalty
-        self.top = top
-        self.task = task
-        self.calibration = calibration
-
-    def _prepare(self, data: TrainingData) -> SeenClassifier:
+    def statistics(self, data: PreparedData) -> SeenClassifier:
         return SeenClassifier(data, "softmax")
 
-    def _fit(self, data: SeenClassifier) -> None:
-        check_positive(top=self.top)
-        self.linear_ = data.fit(self.penalty)
+    def fit_prepared(self, data: SeenClassifier) -> None:
+        self.weights_, self.intercepts_ = data.fit(self.config.penalty)
+        self.seen_ = data.semantics
 
-    def _scores(self, x: np.ndarray, s: np.ndarray) -> np.ndarray:
-        probabilities = softmax(self.linear_(x), axis=1)
-        seen = self.semantics_[self.seen_classes_]
-        if self.top < len(seen):
-            least = np.partition(probabilities, -self.top, axis=1)[:, -self.top, None]
-            probabilities = np.where(probabilities >= least, probabilities, 0)
-        # Dividing by their sum would not change the cosine.
-        return unit_rows(probabilities @ seen) @ s.T
+    def score_layers(self, s: np.ndarray) -> tuple[nn.Module, ...]:
+        # Dividing by the sum of the probabilities that are kept would not change the cosine.
+        return (
+            affine(self.weights_, self.intercepts_),
+            nn.Softmax(dim=1),
+            KeepLargest(min(self.config.top, len(self.seen_))),
+            affine(self.seen_),
+            UnitRows(),
+            affine(s.T),
+        )

@@ -5,35 +5,43 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
+from torch import nn
 
 from mcfa_fast.systems.attributes import BinaryAttributes
-from mcfa_fast.systems.baseline_old import Baseline, TrainingData
+from mcfa_fast.systems.base import SystemConfig
+from mcfa_fast.systems.layers import affine
 from mcfa_fast.systems.linear import fit_linear
+from mcfa_fast.systems.solved import PreparedData, SolvedSystem
 from mcfa_fast.systems.spectrum import Spectrum
-from mcfa_fast.systems.mcfa.config import Task
 
-__all__ = ["DAP"]
+__all__ = ["DAP", "DAPConfig"]
 
 
-class _Problem(NamedTuple):
+class DAPConfig(SystemConfig):
+    """Options of direct attribute prediction."""
+
+    penalty: float = Field(
+        1.0, gt=0, description="Weight of half the squared norm in the logistic regressions."
+    )
+
+
+class _Statistics(NamedTuple):
     spectrum: Spectrum
     attributes: BinaryAttributes
     targets: np.ndarray  # ±1 [n, M]
 
 
-class DAP(Baseline):
+class DAP(SolvedSystem):
     """One logistic regression per attribute; classes by the product of attribute probabilities.
 
     ``p(c | x) ∝ Π_m p(a_m^c | x) / p(a_m^c)``. Descriptors are made binary at their means over the
     seen classes; the attributes' priors are their shares of the seen classes.
 
-    Args:
-        penalty: weight of half the squared norm in the logistic regressions, above 0.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
-
     Attributes:
-        attributes_: how descriptors become attributes.
-        linear_: the log-odds of every attribute as functions of the features.
+        weights_, intercepts_: the log-odds of every attribute as linear functions, [F, M] and [M].
+        threshold_, kept_, prior_: how descriptors become attributes, see
+            :class:`~mcfa_fast.systems.attributes.BinaryAttributes`.
 
     Source:
         Lampert et al., "Learning to detect unseen object classes by between-class attribute
@@ -42,35 +50,38 @@ class DAP(Baseline):
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
         >>> rows = digits.split("7/3:0", generalized=False).train
-        >>> baseline = DAP().fit(digits.features[rows], digits.labels[rows], digits.semantics)
-        >>> baseline.decision_function(digits.features[:5]).shape
+        >>> classifier = ZeroShotClassifier("dap", options={"penalty": 0.1})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "dap"
+    name = "dap"
+    Config = DAPConfig
+    config: DAPConfig
     dtype = np.float32
     unit_semantics = False
+    learned = ("weights_", "intercepts_", "threshold_", "kept_", "prior_")
 
-    def __init__(
-        self, *, penalty: float = 1.0, task: Task = "zsl", calibration: float | None = None
-    ) -> None:
-        self.penalty = penalty
-        self.task = task
-        self.calibration = calibration
-
-    def _prepare(self, data: TrainingData) -> _Problem:
+    def statistics(self, data: PreparedData) -> _Statistics:
         attributes = BinaryAttributes.of(data.semantics)
         signs = 2 * attributes(data.semantics) - 1
-        return _Problem(Spectrum.of(data.features), attributes, signs[data.labels])
+        return _Statistics(Spectrum.of(data.features), attributes, signs[data.labels])
 
-    def _fit(self, data: _Problem) -> None:
-        self.attributes_ = data.attributes
+    def fit_prepared(self, data: _Statistics) -> None:
+        self.threshold_, self.kept_, self.prior_ = data.attributes
         # Hundreds of attributes take long, and their sum evens out what is left to converge.
-        self.linear_ = fit_linear(
-            data.spectrum, data.targets, loss="logistic", penalty=self.penalty, tolerance=1e-3
+        self.weights_, self.intercepts_ = fit_linear(
+            data.spectrum,
+            data.targets,
+            loss="logistic",
+            penalty=self.config.penalty,
+            tolerance=1e-3,
         )
 
-    def _scores(self, x: np.ndarray, s: np.ndarray) -> np.ndarray:
-        return self.attributes_.class_scores(self.linear_(x), s)
+    def score_layers(self, s: np.ndarray) -> tuple[nn.Module, ...]:
+        attributes = BinaryAttributes(self.threshold_, self.kept_, self.prior_)
+        return affine(self.weights_, self.intercepts_), attributes.class_layer(s)

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
+from torch import nn
 
 from mcfa_fast.systems.base import SystemConfig
-from mcfa_fast.systems.closed_form import ClosedForm, PreparedData
+from mcfa_fast.systems.layers import affine
+from mcfa_fast.systems.solved import PreparedData, SolvedSystem
 from mcfa_fast.systems.spectrum import Spectrum, class_sums
 
 __all__ = ["ESZSL", "ESZSLConfig"]
@@ -27,7 +29,7 @@ class _Statistics(NamedTuple):
     semantics: np.ndarray
 
 
-class ESZSL(ClosedForm):
+class ESZSL(SolvedSystem):
     """Bilinear compatibility ``x W s^T`` in closed form.
 
     ``W = (x^T x + γ I)^-1 x^T Y S (S^T S + λ I)^-1`` with Y [n, S] being 1 for a row's class and -1
@@ -69,5 +71,5 @@ class ESZSL(ClosedForm):
         left = data.moment / (data.spectrum.values + config.visual_penalty)[:, None]
         self.weights_ = (data.spectrum.vectors @ left) @ right
 
-    def score_prepared(self, x: np.ndarray, s: np.ndarray) -> np.ndarray:
-        return x @ (self.weights_ @ s.T)
+    def score_layers(self, s: np.ndarray) -> tuple[nn.Module, ...]:
+        return (affine(self.weights_ @ s.T),)

@@ -10,7 +10,6 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from mcfa_fast.systems.checks_old import check_positive
 from mcfa_fast.systems.spectrum import Spectrum
 
 __all__ = ["Linear", "fit_linear"]
@@ -54,9 +53,6 @@ def fit_linear(
         intercept: whether there are intercepts; else they are 0.
         tolerance: largest entry of the gradient at the end, relative to √n, in scaled coordinates.
 
-    Raises:
-        ValueError: on a penalty that is not above 0.
-
     Source:
         The curvature bounds: Böhning, "Multinomial logistic regression algorithm", 1992.
 
@@ -67,7 +63,6 @@ def fit_linear(
         >>> np.sign(line(x)).ravel().tolist()
         [-1.0, -1.0, 1.0, 1.0]
     """
-    check_positive(penalty=penalty)
     function, curvature = _LOSSES[loss]
     rows = torch.from_numpy(spectrum.rows)
     goal = torch.from_numpy(targets).to(rows.dtype)

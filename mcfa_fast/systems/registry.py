@@ -8,10 +8,18 @@ from typing import Any
 
 from mcfa_fast.systems import cada_vae, dual_encoder
 from mcfa_fast.systems.base import System
+from mcfa_fast.systems.conse import ConSE
+from mcfa_fast.systems.dap import DAP
 from mcfa_fast.systems.eszsl import ESZSL
+from mcfa_fast.systems.iap import IAP
+from mcfa_fast.systems.mcfa.presets import ABLATION as MCFA_ABLATION
+from mcfa_fast.systems.mcfa.presets import CHANGES as MCFA_CHANGES
 from mcfa_fast.systems.mcfa.presets import PRESETS as MCFA_PRESETS
 from mcfa_fast.systems.mcfa.system import MCFASystem
 from mcfa_fast.systems.presets import Preset, PresetOf, Task
+from mcfa_fast.systems.ridge import Ridge
+from mcfa_fast.systems.sae import SAE
+from mcfa_fast.systems.sync import SynC
 
 __all__ = ["RECOMMENDED", "SYSTEMS", "Entry", "find", "register"]
 
@@ -35,6 +43,7 @@ class Entry:
         grid: values of options that selection by rule "grid" chooses from; the last option varies
             fastest.
         shortens: whether epochs in the grid are alternatives below those of the configuration.
+        series: presets that are compared with each other, under a name of their own.
     """
 
     system: type[System]
@@ -43,6 +52,7 @@ class Entry:
     presets: Mapping[str, PresetOf] = field(default_factory=lambda: {"paper": _defaults})
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     shortens: bool = False
+    series: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -90,6 +100,7 @@ def _powers(low: int, high: int) -> tuple[float, ...]:
     return tuple(10.0**exponent for exponent in range(low, high + 1))
 
 
+_SCORES = ("scores",)
 _LATENT_HEADS = ("softmax", "nearest", "ensemble")
 _EPOCHS = {"epochs": (10, 20, 30, 40)}
 
@@ -100,7 +111,15 @@ for _entry in (
         "contrastive",
         {"recommended": dual_encoder.recommended},
     ),
-    Entry(MCFASystem, _LATENT_HEADS, "generative", MCFA_PRESETS, _EPOCHS, shortens=True),
+    Entry(
+        MCFASystem,
+        _LATENT_HEADS,
+        "generative",
+        MCFA_PRESETS,
+        _EPOCHS,
+        shortens=True,
+        series={"ablation": tuple(MCFA_ABLATION), "changes": tuple(MCFA_CHANGES)},
+    ),
     Entry(
         cada_vae.CADAVAE,
         _LATENT_HEADS,
@@ -111,9 +130,27 @@ for _entry in (
     ),
     Entry(
         ESZSL,
-        ("scores",),
+        _SCORES,
         "closed-form",
         grid={"visual_penalty": _powers(-3, 3), "semantic_penalty": _powers(-3, 3)},
+    ),
+    Entry(Ridge, _SCORES, "closed-form", grid={"penalty": _powers(-3, 3)}),
+    Entry(
+        SAE,
+        _SCORES,
+        "closed-form",
+        grid={"direction": ("encode", "decode"), "penalty": _powers(0, 5)},
+    ),
+    Entry(
+        ConSE, _SCORES, "linear", grid={"penalty": _powers(-3, 0), "top": (1, 3, 10, 100)}
+    ),
+    Entry(DAP, _SCORES, "linear", grid={"penalty": _powers(-2, 0)}),
+    Entry(IAP, _SCORES, "linear", grid={"penalty": _powers(-3, 0)}),
+    Entry(
+        SynC,
+        _SCORES,
+        "linear",
+        grid={"penalty": _powers(-2, 2), "width": (0.5, 1.0, 2.0, 4.0, 8.0)},
     ),
 ):
     register(_entry)

@@ -5,36 +5,39 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
+from torch import nn
 
-from mcfa_fast.systems.baseline_old import Baseline, TrainingData
-from mcfa_fast.systems.checks_old import check_positive
-from mcfa_fast.systems.preparation_old import unit_rows
+from mcfa_fast.systems.base import SystemConfig
+from mcfa_fast.systems.layers import UnitRows, affine
+from mcfa_fast.systems.solved import PreparedData, SolvedSystem
 from mcfa_fast.systems.spectrum import Spectrum, class_sums
-from mcfa_fast.systems.mcfa.config import Task
 
-__all__ = ["Ridge"]
+__all__ = ["Ridge", "RidgeConfig"]
 
 
-class _Problem(NamedTuple):
+class RidgeConfig(SystemConfig):
+    """Options of ridge regression."""
+
+    penalty: float = Field(1.0, gt=0, description="Penalty α of the squared weights.")
+
+
+class _Statistics(NamedTuple):
     spectrum: Spectrum
     moment: np.ndarray  # Q^T x^T Y [F, S], with Y the one-hot labels: T = Y S
     semantics: np.ndarray  # S [S, A]
     mean: np.ndarray  # of T's rows [A]
 
 
-class Ridge(Baseline):
+class Ridge(SolvedSystem):
     """Regression from features to descriptors; the class of highest cosine is predicted.
 
     ``W = (x^T x + α I)^-1 x^T T`` and an intercept, with T [n, A] the descriptors of the rows'
     classes. As the features are centred, the intercept is the mean row of T.
 
-    Args:
-        penalty: α, above 0.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
-
     Attributes:
         weights_: W [F, A].
-        intercept_: [A].
+        intercepts_: [A].
 
     Source:
         Linear regression as the regressor of Palatucci et al., "Zero-shot learning with semantic
@@ -42,34 +45,30 @@ class Ridge(Baseline):
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
         >>> rows = digits.split("7/3:0", generalized=False).train
-        >>> baseline = Ridge().fit(digits.features[rows], digits.labels[rows], digits.semantics)
-        >>> baseline.decision_function(digits.features[:5]).shape
+        >>> classifier = ZeroShotClassifier("ridge", options={"penalty": 10.0})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "ridge"
+    name = "ridge"
+    Config = RidgeConfig
+    config: RidgeConfig
+    learned = ("weights_", "intercepts_")
 
-    def __init__(
-        self, *, penalty: float = 1.0, task: Task = "zsl", calibration: float | None = None
-    ) -> None:
-        self.penalty = penalty
-        self.task = task
-        self.calibration = calibration
-
-    def _prepare(self, data: TrainingData) -> _Problem:
+    def statistics(self, data: PreparedData) -> _Statistics:
         spectrum = Spectrum.of(data.features)
         sums = class_sums(data.features, data.labels, len(data.semantics))
-        counts = np.bincount(data.labels)
-        mean = counts @ data.semantics / len(data.labels)
-        return _Problem(spectrum, spectrum.vectors.T @ sums.T, data.semantics, mean)
+        mean = np.bincount(data.labels) @ data.semantics / len(data.labels)
+        return _Statistics(spectrum, spectrum.vectors.T @ sums.T, data.semantics, mean)
 
-    def _fit(self, data: _Problem) -> None:
-        check_positive(penalty=self.penalty)
-        solution = data.moment / (data.spectrum.values + self.penalty)[:, None]
+    def fit_prepared(self, data: _Statistics) -> None:
+        solution = data.moment / (data.spectrum.values + self.config.penalty)[:, None]
         self.weights_ = (data.spectrum.vectors @ solution) @ data.semantics
-        self.intercept_ = data.mean
+        self.intercepts_ = data.mean
 
-    def _scores(self, x: np.ndarray, s: np.ndarray) -> np.ndarray:
-        return unit_rows(x @ self.weights_ + self.intercept_) @ s.T
+    def score_layers(self, s: np.ndarray) -> tuple[nn.Module, ...]:
+        return affine(self.weights_, self.intercepts_), UnitRows(), affine(s.T)

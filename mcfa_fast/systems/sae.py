@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field
+from torch import nn
 
-from mcfa_fast.systems.baseline_old import Baseline, TrainingData
-from mcfa_fast.systems.checks_old import check_choice, check_positive
-from mcfa_fast.systems.preparation_old import unit_rows
+from mcfa_fast.systems.base import SystemConfig
+from mcfa_fast.systems.layers import UnitRows, affine, unit_rows
+from mcfa_fast.systems.solved import PreparedData, SolvedSystem
 from mcfa_fast.systems.spectrum import Spectrum, class_sums
-from mcfa_fast.systems.mcfa.config import Task
 
-__all__ = ["SAE"]
-
-Direction = Literal["encode", "decode"]
+__all__ = ["SAE", "SAEConfig"]
 
 
-class _Problem(NamedTuple):
+class SAEConfig(SystemConfig):
+    """Options of the semantic autoencoder."""
+
+    penalty: float = Field(1.0, gt=0, description="Weight λ of the encoder's error.")
+    direction: Literal["encode", "decode"] = Field(
+        "encode", description="Compare W x with descriptors (encode), or x with W^T s (decode)."
+    )
+
+
+class _Statistics(NamedTuple):
     spectrum: Spectrum  # of B / λ = x^T x
     values: np.ndarray  # of A = T^T T, those above 0 [R]
     vectors: np.ndarray  # their eigenvectors [A, R]
     moment: np.ndarray  # U^T T^T x Q [R, F]
 
 
-class SAE(Baseline):
+class SAE(SolvedSystem):
     """Linear autoencoder whose code is the class descriptor.
 
     W [A, F] minimises ``|x - T W|² + λ |x W^T - T|²`` with T [n, A] the descriptors of the rows'
@@ -32,11 +40,6 @@ class SAE(Baseline):
     ``B = λ x^T x`` and ``C = (1 + λ) T^T x``. Both A and B being symmetric, their eigenvectors
     decouple the equation, once for every λ; and unlike with a general solver, an A of fewer
     classes than attributes and a singular B do no harm.
-
-    Args:
-        penalty: λ, above 0.
-        direction: "encode" compares ``W x`` with descriptors, "decode" x with ``W^T s``.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
 
     Attributes:
         weights_: W [A, F].
@@ -46,29 +49,21 @@ class SAE(Baseline):
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
         >>> rows = digits.split("7/3:0", generalized=False).train
-        >>> baseline = SAE().fit(digits.features[rows], digits.labels[rows], digits.semantics)
-        >>> baseline.decision_function(digits.features[:5]).shape
+        >>> classifier = ZeroShotClassifier("sae", options={"direction": "decode"})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "sae"
+    name = "sae"
+    Config = SAEConfig
+    config: SAEConfig
+    learned = ("weights_",)
 
-    def __init__(
-        self,
-        *,
-        penalty: float = 1.0,
-        direction: Direction = "encode",
-        task: Task = "zsl",
-        calibration: float | None = None,
-    ) -> None:
-        self.penalty = penalty
-        self.direction = direction
-        self.task = task
-        self.calibration = calibration
-
-    def _prepare(self, data: TrainingData) -> _Problem:
+    def statistics(self, data: PreparedData) -> _Statistics:
         spectrum = Spectrum.of(data.features)
         counts = np.bincount(data.labels)
         # T repeats every descriptor: its singular values are those of the weighted table.
@@ -79,16 +74,15 @@ class SAE(Baseline):
         basis = basis[kept]
         sums = class_sums(data.features, data.labels, len(data.semantics))
         moment = (basis @ data.semantics.T) @ sums @ spectrum.vectors
-        return _Problem(spectrum, singular[kept] ** 2, basis.T, moment)
+        return _Statistics(spectrum, singular[kept] ** 2, basis.T, moment)
 
-    def _fit(self, data: _Problem) -> None:
-        check_positive(penalty=self.penalty)
-        check_choice(get_args(Direction), direction=self.direction)
-        divisors = data.values[:, None] + self.penalty * data.spectrum.values
-        solution = (1 + self.penalty) * data.moment / divisors
+    def fit_prepared(self, data: _Statistics) -> None:
+        penalty = self.config.penalty
+        divisors = data.values[:, None] + penalty * data.spectrum.values
+        solution = (1 + penalty) * data.moment / divisors
         self.weights_ = data.vectors @ (solution @ data.spectrum.vectors.T)
 
-    def _scores(self, x: np.ndarray, s: np.ndarray) -> np.ndarray:
-        if self.direction == "encode":
-            return unit_rows(x @ self.weights_.T) @ s.T
-        return unit_rows(x) @ unit_rows(s @ self.weights_).T
+    def score_layers(self, s: np.ndarray) -> tuple[nn.Module, ...]:
+        if self.config.direction == "encode":
+            return affine(self.weights_.T), UnitRows(), affine(s.T)
+        return UnitRows(), affine(unit_rows(s @ self.weights_).T)

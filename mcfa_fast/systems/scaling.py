@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MinMaxScaler", "Scaler", "UnitScaler", "make_scaler"]
+__all__ = ["CentredScaler", "MinMaxScaler", "Scaler", "UnitScaler", "make_scaler"]
 
 
 class Scaler(nn.Module):
@@ -128,6 +128,24 @@ class UnitScaler(Scaler):
         # Rows that are all the same have no length left to scale.
         spread = (1 - mean.square().sum()).clamp(min=1e-6)
         return mean, spread.rsqrt().expand_as(mean)
+
+
+class CentredScaler(UnitScaler):
+    r"""Brings rows to unit length and centres them: :math:`x / \|x\| - m`, see :class:`UnitScaler`.
+
+    Args:
+        features: Number of columns F.
+
+    Example:
+        >>> scaler = CentredScaler(2).fit(torch.tensor([[3.0, 0.0], [0.0, 5.0]]))
+        >>> scaler(torch.tensor([[7.0, 0.0]]))
+        tensor([[ 0.5000, -0.5000]])
+    """
+
+    @torch.jit.unused
+    def _range(self, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        mean, _ = super()._range(pieces)
+        return mean, torch.ones_like(mean)
 
 
 def make_scaler(kind: str, features: int) -> Scaler:

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from mcfa_fast.systems.baseline_old import TrainingData
 from mcfa_fast.systems.linear import Linear, fit_linear
+from mcfa_fast.systems.solved import PreparedData
 from mcfa_fast.systems.spectrum import Spectrum
 
 __all__ = ["SeenClassifier"]
@@ -25,7 +25,7 @@ class SeenClassifier:
         semantics: descriptors [S, A] of the seen classes.
     """
 
-    def __init__(self, data: TrainingData, loss: Literal["softmax", "squared_hinge"]) -> None:
+    def __init__(self, data: PreparedData, loss: Literal["softmax", "squared_hinge"]) -> None:
         self.semantics = data.semantics
         self._loss = loss
         self._spectrum = Spectrum.of(data.features)

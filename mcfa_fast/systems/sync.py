@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import softmax
+from torch import nn
 
-from mcfa_fast.systems.baseline_old import Baseline, TrainingData
-from mcfa_fast.systems.checks_old import check_positive
+from mcfa_fast.systems.base import SystemConfig
+from mcfa_fast.systems.layers import affine
 from mcfa_fast.systems.seen_classifier import SeenClassifier
-from mcfa_fast.systems.mcfa.config import Task
+from mcfa_fast.systems.solved import PreparedData, SolvedSystem
 
-__all__ = ["SynC"]
+__all__ = ["SynC", "SynCConfig"]
 
 
-class SynC(Baseline):
+class SynCConfig(SystemConfig):
+    """Options of SynC."""
+
+    penalty: float = Field(
+        1.0, gt=0, description="Weight of half the squared norm of the seen classes' classifiers."
+    )
+    width: float = Field(
+        1.0,
+        gt=0,
+        description="Width of the similarities, relative to the root mean square distance of seen "
+        "descriptors.",
+    )
+
+
+class SynC(SolvedSystem):
     """Linear classifiers of unseen classes as combinations of phantom classes' classifiers.
 
     A class's classifier is ``w_c = Σ_r σ_cr v_r``, where σ_cr is the softmax over phantom classes r
@@ -23,14 +39,9 @@ class SynC(Baseline):
     the seen ones, b_r = s_r: the matrix [σ_cr] is then square, so that the minimum is that of
     separate support vector machines w_c, and V solves ``σ V = W``.
 
-    Args:
-        penalty: weight of half the squared norm of classifiers, above 0.
-        width: of the similarities, relative to the root mean square distance of seen descriptors;
-            above 0.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
-
     Attributes:
         bases_: V [S, F].
+        phantoms_: b [S, A].
         width_: the width as a distance.
 
     Source:
@@ -39,45 +50,37 @@ class SynC(Baseline):
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
         >>> rows = digits.split("7/3:0", generalized=False).train
-        >>> baseline = SynC().fit(digits.features[rows], digits.labels[rows], digits.semantics)
-        >>> baseline.decision_function(digits.features[:5]).shape
+        >>> classifier = ZeroShotClassifier("sync", options={"width": 2.0})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "sync"
+    name = "sync"
+    Config = SynCConfig
+    config: SynCConfig
     dtype = np.float32
+    learned = ("bases_", "phantoms_", "width_")
 
-    def __init__(
-        self,
-        *,
-        penalty: float = 1.0,
-        width: float = 1.0,
-        task: Task = "zsl",
-        calibration: float | None = None,
-    ) -> None:
-        self.penalty = penalty
-        self.width = width
-        self.task = task
-        self.calibration = calibration
-
-    def _prepare(self, data: TrainingData) -> SeenClassifier:
+    def statistics(self, data: PreparedData) -> SeenClassifier:
         return SeenClassifier(data, "squared_hinge")
 
-    def _fit(self, data: SeenClassifier) -> None:
-        check_positive(width=self.width)
+    def fit_prepared(self, data: SeenClassifier) -> None:
         distances = pdist(data.semantics, "sqeuclidean")
         if not distances.any():
             raise ValueError("semantics: expected different descriptors of seen classes, got one")
-        self.width_ = self.width * np.sqrt(distances.mean())
+        self.phantoms_ = data.semantics
+        self.width_ = np.asarray(self.config.width * np.sqrt(distances.mean()))
         similarities = self._similarities(data.semantics)
+        weights = data.fit(self.config.penalty).weights
         # Least squares and not a plain solution: two seen classes may have the same descriptor.
-        self.bases_ = np.linalg.lstsq(similarities, data.fit(self.penalty).weights.T, rcond=None)[0]
+        self.bases_ = np.linalg.lstsq(similarities, weights.T, rcond=None)[0]
 
-    def _scores(self, x: np.ndarray, s: np.ndarray) -> np.ndarray:
-        return x @ (self._similarities(s) @ self.bases_).T
+    def score_layers(self, s: np.ndarray) -> tuple[nn.Module, ...]:
+        return (affine((self._similarities(s) @ self.bases_).T.astype(self.dtype)),)
 
     def _similarities(self, s: np.ndarray) -> np.ndarray:
-        phantoms = self.semantics_[self.seen_classes_]
-        return softmax(-cdist(s, phantoms, "sqeuclidean") / self.width_**2, axis=1)
+        return softmax(-cdist(s, self.phantoms_, "sqeuclidean") / self.width_**2, axis=1)
