@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 import mcfa_fast as mf
-from mcfa_fast.storage.checkpoint import CheckpointError
-
-console = Console()
+from mcfa_fast.storage import CheckpointError
+from mcfa_fast.systems.registry import RECOMMENDED, SYSTEMS
 
 DATA_FILE = "data.json"
 """In a run folder: which data the run was trained on."""
@@ -29,21 +30,38 @@ CLASSIFIER_FILE = "classifier.pt"
 _NAME_LENGTH = 120
 
 
-class Preset(str, Enum):
+def printable(text: str) -> str:
+    """Text whose control characters, which could steer a terminal, are written out.
+
+    Example:
+        >>> print(printable("red\x1b[31m"))
+        red\\x1b[31m
+    """
+    return "".join(
+        character
+        if character.isprintable() or character == "\n"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+class _Console(Console):
+    """A console to which all text is data: a class may be called ``[/red]`` or ``:car:``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+console = _Console()
+_errors = _Console(stderr=True)
+
+
+class Task(str, Enum):
     zsl = "zsl"
     gzsl = "gzsl"
-
-
-class Mode(str, Enum):
-    paper = "paper"
-    reference = "reference"
-    best = "best"
-
-
-class Method(str, Enum):
-    softmax = "softmax"
-    nearest = "nearest"
-    ensemble = "ensemble"
 
 
 class ExportFormat(str, Enum):
@@ -56,15 +74,51 @@ DataOption = Annotated[
     str, typer.Option(help="A dataset folder, an xlsa17 folder, the authors' folder, or 'digits'.")
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
-MethodOption = Annotated[
-    Optional[Method],
+SystemOption = Annotated[
+    Optional[str],
     typer.Option(
-        help="Which classifier (default: the run's own, nearest for --mode best, else softmax)."
+        metavar="NAME",
+        help=f"What to train: {', '.join(SYSTEMS)} (default: {RECOMMENDED}).",
+    ),
+]
+TaskOption = Annotated[
+    Optional[Task],
+    typer.Option(
+        help="Zero-shot (zsl, the default): images of unseen classes among these. Generalized "
+        "zero-shot (gzsl): all images among all classes."
+    ),
+]
+PresetOption = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="NAME",
+        help="Options of the system to start from (default: its first preset; an unknown name is "
+        "answered with all).",
+    ),
+]
+HeadOption = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="NAME",
+        help="Which head answers: scores, softmax, nearest or ensemble, as the system has them "
+        "(default: that of the preset or run).",
+    ),
+]
+SettingsOption = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change an option of the system or its training (epochs=3), of a head "
+        "(softmax.epochs=5) or of selection (selection=grid); repeatable.",
     ),
 ]
 CalibrationOption = Annotated[
     Optional[float],
-    typer.Option(help="Subtract this from the scores of seen classes (calibrated stacking)."),
+    typer.Option(
+        help="Subtract this from the scores that the answering head gives seen classes "
+        "(calibrated stacking)."
+    ),
 ]
 EncoderOption = Annotated[
     str,
@@ -91,7 +145,7 @@ DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cu
 
 
 @contextmanager
-def errors_as_messages():
+def errors_as_messages() -> Iterator[None]:
     """Turns what a user can cause into one line on stderr and exit code 1."""
     try:
         yield
@@ -112,21 +166,36 @@ def errors_as_messages():
         fail(str(error))
 
 
-def fail(message: str) -> None:
-    text = f"[bold red]error:[/] {escape(message)}"
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+def fail(message: str) -> NoReturn:
+    """Ends the command with a message on stderr and exit code 1."""
+    _say_aside("error", "bold red", message)
     raise typer.Exit(1)
 
 
-def print_own_classifier(method: str) -> None:
-    """Which of a run's classifiers the commands use that have an option --method."""
-    text = f"predict, export and serve take {method} unless --method says otherwise"
-    console.print(text, highlight=False, soft_wrap=True)
+def warn(message: str) -> None:
+    """Prints a warning on stderr."""
+    _say_aside("warning", "bold yellow", message)
 
 
-def parse_settings(settings: list[str]) -> dict[str, Any]:
+def say(message: str) -> None:
+    """Prints one line, however long, with names in it as they are."""
+    console.print(message, soft_wrap=True)
+
+
+def _say_aside(label: str, style: str, message: str) -> None:
+    text = Text.assemble((f"{label}:", style), " ", printable(message))
+    _errors.print(text, soft_wrap=True)
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    """Options by name, of texts KEY=VALUE; a value that is not JSON is a text.
+
+    Example:
+        >>> parse_settings(["epochs=3", "kl_warmup=[0, 5]", "positives=in"])
+        {'epochs': 3, 'kl_warmup': [0, 5], 'positives': 'in'}
+    """
     parsed = {}
-    for setting in settings:
+    for setting in settings or []:
         key, separator, value = setting.partition("=")
         if not separator:
             raise typer.BadParameter(f"expected KEY=VALUE, but got {setting!r}", param_hint="--set")
@@ -138,10 +207,17 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def parts(text: str) -> list[str]:
+    """What stands between the commas of a text.
+
+    Example:
+        >>> parts("zsl, gzsl")
+        ['zsl', 'gzsl']
+    """
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def parse_seeds(text: str) -> list[int]:
+    """Whole numbers with commas."""
     try:
         return [int(part) for part in parts(text)]
     except ValueError:
@@ -167,33 +243,58 @@ def short_digest(text: str) -> str:
 
 
 def load_data(source: dict[str, Any]) -> mf.data.Dataset:
+    """The dataset that "data", "features" and "semantics" name."""
     return mf.data.load(source["data"], features=source["features"], semantics=source["semantics"])
 
 
 def read_source(run_dir: Path) -> dict[str, Any]:
+    """Which data a run was trained on: "data", "features", "semantics" and "split".
+
+    Raises:
+        ValueError: when the folder does not say so.
+    """
+    path = run_dir / DATA_FILE
     try:
-        return json.loads((run_dir / DATA_FILE).read_text())
+        source = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(
             f"{run_dir}: expected the folder of a run, but it has no {DATA_FILE}"
         ) from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path}: damaged, not JSON") from None
+    if not isinstance(source, dict) or not {"data", "features", "semantics", "split"} <= {*source}:
+        raise ValueError(f"{path}: damaged, it does not say which data the run was trained on")
+    return source
 
 
 def load_classifier(
     run_dir: Path,
     device: str = "cpu",
     *,
-    method: Method | None = None,
+    head: str | None = None,
     calibration: float | None = None,
-) -> mf.MCFAClassifier:
+) -> mf.ZeroShotClassifier:
+    """The classifier of a finished run.
+
+    Args:
+        run_dir: folder of the run.
+        device: where to compute.
+        head: which head answers; None is the run's own.
+        calibration: of that head; None is the run's own.
+
+    Raises:
+        ValueError: when the run is not finished, or has no such head.
+    """
     path = run_dir / CLASSIFIER_FILE
     if not path.exists():
         raise ValueError(
             f"{run_dir}: expected the folder of a finished run, but it has no {path.name}"
         )
-    classifier = mf.MCFAClassifier.load(path, device=device)
-    if method is not None:
-        classifier.set_params(method=method.value)
+    if calibration is not None and not math.isfinite(calibration):
+        raise ValueError(f"--calibration: expected a finite number, got {calibration}")
+    classifier = mf.ZeroShotClassifier.load(path, device=device)
+    if head is not None:
+        classifier = classifier.with_head(head)
     if calibration is not None:
         classifier.set_params(calibration=calibration)
     return classifier
