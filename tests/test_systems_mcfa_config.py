@@ -1,9 +1,11 @@
-"""Options, presets and random streams."""
+"""Options and presets of MCFA."""
 
 import pytest
 import torch
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.systems.mcfa import MCFAConfig
+from mcfa_fast.systems.mcfa.presets import PRESETS, preset
+from mcfa_fast.training import TrainingConfig
 
 # λ1..λ5, τ, c, k, γ of Table I.
 TABLE_I = {
@@ -23,58 +25,77 @@ TABLE_I_OPTIONS = (
 )
 
 
-@pytest.mark.parametrize("preset", [MCFAConfig.paper, MCFAConfig.reference])
+def values(config):
+    """Every option by name, those of training beside the others."""
+    own = config.model_dump()
+    return own.pop("training") | own
+
+
+@pytest.mark.parametrize("of", [MCFAConfig.paper, MCFAConfig.reference])
 @pytest.mark.parametrize("task", ["zsl", "gzsl"])
-def test_presets_hold_table_i(preset, task):
-    config = preset(task)
-    assert config.task == task
-    assert tuple(getattr(config, name) for name in TABLE_I_OPTIONS) == TABLE_I[task]
-    assert config.epochs == 50
-    assert config.learning_rate == 1.5e-4
-
-
-@pytest.mark.parametrize("preset", [MCFAConfig.paper, MCFAConfig.reference])
-def test_presets_hold_the_classifier_settings(preset):
-    zsl, gzsl = preset("zsl"), preset("gzsl")
-    assert (zsl.classifier_epochs, zsl.seen_latents, zsl.unseen_latents) == (50, 0, 200)
-    assert (gzsl.classifier_epochs, gzsl.seen_latents, gzsl.unseen_latents) == (23, 200, 400)
-    for config in (zsl, gzsl):
-        assert (config.classifier_batch_size, config.classifier_learning_rate) == (32, 1e-3)
+def test_presets_hold_table_i(of, task):
+    config = values(of(task))
+    assert tuple(config[name] for name in TABLE_I_OPTIONS) == TABLE_I[task]
+    assert config["sampler"] == "episodic"
+    assert config["epochs"] == 50
+    assert config["learning_rate"] == 1.5e-4
 
 
 @pytest.mark.parametrize("task", ["zsl", "gzsl"])
 def test_reference_differs_from_paper_as_documented(task):
-    paper = MCFAConfig.paper(task).model_dump()
-    reference = MCFAConfig.reference(task).model_dump()
-    expected = {
-        "mode": "reference",
+    paper, reference = (values(of(task)) for of in (MCFAConfig.paper, MCFAConfig.reference))
+    assert {k: v for k, v in reference.items() if paper[k] != v} == {
         "positives": "in",
         "sampling_scale": "variance",
         "noise": "row",
         "class_weighting": "rows",
         "shared_offsets": True,
-        "seen_choice": "first",
-        "resample_latents": False,
-        "selection": "test",
     }
-    if task == "gzsl":
-        expected["drop_last"] = True
-    assert {k: v for k, v in reference.items() if paper[k] != v} == expected
+    softmax = [preset(name, task).heads["softmax"] for name in ("paper", "reference")]
+    assert {k: v for k, v in softmax[1].items() if softmax[0].get(k) != v} == {
+        "seen_choice": "first",
+        "resample": False,
+        "drop_last": task == "gzsl",
+    }
+    assert preset("paper", task).selection == {"rule": "none"}
+    assert preset("reference", task).selection == {"rule": "test"}
 
 
 def test_defaults_are_the_paper_zsl_preset():
     assert MCFAConfig() == MCFAConfig.paper("zsl") == MCFAConfig.paper()
 
 
-def test_only_the_preset_best_is_meant_for_the_nearest_class():
-    presets = (MCFAConfig.paper, MCFAConfig.reference, MCFAConfig.best)
-    methods = [preset(task).recommended_method for preset in presets for task in ("zsl", "gzsl")]
-    assert methods == ["softmax"] * 4 + ["nearest"] * 2
+@pytest.mark.parametrize("task", ["zsl", "gzsl"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid(name, task):
+    MCFAConfig().replace(**preset(name, task).options)
+
+
+def test_ablation_is_table_iii():
+    used = {
+        name: tuple(
+            loss
+            for loss in ("vtov", "vtos", "stov")
+            if values(MCFAConfig.paper("zsl", **preset(name, "zsl").options))[f"{loss}_weight"] > 0
+        )
+        for name in ("v0", "v1", "v2", "v3", "v4", "v5")
+    }
+    assert used == {
+        "v0": (),
+        "v1": ("vtov",),
+        "v2": ("vtos",),
+        "v3": ("stov",),
+        "v4": ("vtov", "vtos"),
+        "v5": ("vtov", "vtos", "stov"),
+    }
 
 
 def test_overrides_win():
-    config = MCFAConfig.reference("gzsl", positives="out", drop_last=False, seen_latents=7)
-    assert (config.positives, config.drop_last, config.seen_latents) == ("out", False, 7)
+    config = MCFAConfig.reference("gzsl", positives="out", shared_offsets=False, epochs=7)
+    assert (config.positives, config.training.shared_offsets) == ("out", False)
+    assert config.training.epochs == 7
+    changed = config.replace(training=TrainingConfig(epochs=3), batch_size=9)
+    assert (changed.training.epochs, changed.training.batch_size) == (3, 9)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +109,6 @@ def test_json_round_trip(config):
     ("name", "value"),
     [
         ("no_such_option", 1),
-        ("mode", "other"),
         ("temperature", 0),
         ("temperature", 9e-4),
         ("temperature", float("nan")),
@@ -101,9 +121,8 @@ def test_json_round_trip(config):
         ("instances_per_class", 0),
         ("offset_window", 0),
         ("batch_size", 0),
-        ("validation_classes", 0),
-        ("unseen_latents", 0),
-        ("seen_latents", -1),
+        ("chunk_size", 0),
+        ("precision", "half"),
         ("seed", -1),
         ("seed", 2**63),
         ("positives", "both"),
@@ -111,37 +130,27 @@ def test_json_round_trip(config):
 )
 def test_invalid_options_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
-        MCFAConfig(**{name: value})
+        MCFAConfig.paper("zsl", **{name: value})
+    owner = TrainingConfig if name in TrainingConfig.model_fields else MCFAConfig
     with pytest.raises(ValueError, match=name):
-        MCFAConfig().replace(**{name: value})
+        owner(**{name: value})
 
 
-@pytest.mark.parametrize("preset", [MCFAConfig.paper, MCFAConfig.reference])
-def test_unknown_task_is_refused(preset):
+@pytest.mark.parametrize("of", [MCFAConfig.paper, MCFAConfig.reference])
+def test_unknown_task_is_refused(of):
     with pytest.raises(ValueError, match="task: expected 'zsl' or 'gzsl', got 'fsl'"):
-        preset("fsl")
-
-
-def test_selection_on_test_rows_only_in_reference_mode():
-    assert MCFAConfig.reference().selection == "test"
-    with pytest.raises(ValueError, match="optimistic"):
-        MCFAConfig.paper(selection="test")
-    with pytest.raises(ValueError, match="optimistic"):
-        MCFAConfig.reference().replace(mode="paper")
+        of("fsl")
 
 
 def test_config_is_immutable_and_replace_copies():
     config = MCFAConfig()
     with pytest.raises(ValueError, match="frozen"):
-        config.epochs = 3
+        config.temperature = 3
+    with pytest.raises(ValueError, match="frozen"):
+        config.training.epochs = 3
     changed = config.replace(epochs=3)
-    assert (config.epochs, changed.epochs) == (50, 3)
+    assert (config.training.epochs, changed.training.epochs) == (50, 3)
     assert changed.replace(epochs=50) == config
-
-
-def test_every_option_is_described():
-    undescribed = [k for k, field in MCFAConfig.model_fields.items() if not field.description]
-    assert undescribed == []
 
 
 def test_generator_depends_on_seed_and_stream_only():
