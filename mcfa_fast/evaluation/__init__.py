@@ -18,6 +18,7 @@ from mcfa_fast.evaluation.metrics import (
     harmonic_mean,
     mean_class_accuracy,
 )
+from mcfa_fast.evaluation.warnings import ResultWarning, warnings_of
 
 __all__ = [
     "ClassResult",
@@ -25,6 +26,7 @@ __all__ = [
     "Evaluation",
     "GeneralizedResult",
     "OperatingPoint",
+    "ResultWarning",
     "SeenUnseenCurve",
     "best_calibration",
     "class_table",
@@ -33,4 +35,5 @@ __all__ = [
     "harmonic_mean",
     "mean_class_accuracy",
     "seen_unseen_curve",
+    "warnings_of",
 ]

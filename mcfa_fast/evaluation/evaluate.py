@@ -21,7 +21,7 @@ from mcfa_fast.evaluation.metrics import (
 
 __all__ = ["Evaluable", "Evaluation", "GeneralizedResult", "evaluate"]
 
-_ROWS_PER_CHUNK = 65536
+_VALUES_PER_CHUNK = 2**24  # features of a chunk
 
 
 class Named(Protocol):
@@ -56,6 +56,7 @@ class GeneralizedResult:
         seen: accuracy S on test images of seen classes.
         unseen: accuracy U on images of unseen classes.
         harmonic: their harmonic mean H.
+        chance: what guessing among all classes gives, for each of the three.
         ausuc: area under the seen-unseen curve; does not depend on the calibration.
         best: point of the curve with the highest harmonic mean. It is chosen on the test rows, so
             it tells what a calibration could reach, not what the classifier does.
@@ -66,6 +67,7 @@ class GeneralizedResult:
     seen: float
     unseen: float
     harmonic: float
+    chance: float
     ausuc: float
     best: OperatingPoint
     curve: SeenUnseenCurve
@@ -79,6 +81,7 @@ class Evaluation:
         dataset, split, head: what was evaluated.
         accuracy: mean per-class accuracy in 0..1 on images of unseen classes with only these
             classes as candidates (the zero-shot accuracy), also for a generalized split.
+        chance: what guessing among these classes gives.
         generalized: the results with all classes as candidates; None for another split.
         classes: per-class results, of the unseen classes among themselves or, for a generalized
             split, of all classes among all.
@@ -90,6 +93,7 @@ class Evaluation:
     split: str
     head: str
     accuracy: float
+    chance: float
     generalized: GeneralizedResult | None
     classes: tuple[ClassResult, ...]
     confusion: np.ndarray
@@ -106,7 +110,7 @@ class Evaluation:
             result = self.generalized
             text += (
                 f", S {result.seen:.1%}, U {result.unseen:.1%}, H {result.harmonic:.1%}"
-                f", AUSUC {result.ausuc:.3f}"
+                f", AUSUC {result.ausuc:.1%}"
             )
         return f"{text} ({self.note})" if self.note else text
 
@@ -156,6 +160,7 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
     candidates = np.union1d(split.seen_classes, unseen) if split.generalized else unseen
     rows = np.concatenate([split.test_seen, split.test_unseen])
     labels = dataset.labels[rows]
+    size = max(1, _VALUES_PER_CHUNK // dataset.features.shape[1])
     scores = np.concatenate(
         [
             classifier.decision_function(
@@ -163,7 +168,7 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
                 candidates=candidates,
                 calibration=0.0,
             )
-            for chunk in row_chunks(len(rows), _ROWS_PER_CHUNK)
+            for chunk in row_chunks(len(rows), size)
         ]
     )
     of_unseen = np.isin(labels, unseen)
@@ -177,6 +182,7 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
         split=split.name,
         head=classifier.head_.name,
         accuracy=mean_class_accuracy(labels[of_unseen], unseen[among_unseen]),
+        chance=1 / len(unseen),
         generalized=_generalized(scores, labels, predictions, candidates, split, calibration)
         if split.generalized
         else None,
@@ -202,6 +208,7 @@ def _generalized(
         seen=seen,
         unseen=unseen,
         harmonic=harmonic_mean(seen, unseen),
+        chance=1 / len(candidates),
         ausuc=curve.area,
         best=curve.best(),
         curve=curve,
