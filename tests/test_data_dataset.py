@@ -36,8 +36,9 @@ def test_dataset_keeps_features_and_normalises_the_rest():
     [
         ("features", np.zeros(30), r"features: expected shape \[N, F\].*\(30,\)"),
         ("features", np.zeros((0, 6)), r"features: expected shape .*\(0, 6\)"),
-        ("features", np.zeros((30, 6), dtype=int), "features: expected float16.*i8"),
-        ("features", np.zeros((30, 6), dtype=">f4"), "native byte order, got >f4"),
+        ("features", np.zeros((30, 6), dtype=bool), "features: expected real numbers.* bool"),
+        ("features", np.zeros((30, 6), dtype=complex), "features: expected real .* complex128"),
+        ("features", np.full((30, 6), 1e39), r"NaN or infinity in row 0 \(in float32\)"),
         ("features", NAN_ROW_17, "features: NaN or infinity in row 17"),
         ("labels", TINY_LABELS[:-1], r"labels: expected shape \(30,\).*\(29,\)"),
         ("labels", TINY_LABELS[:, None], r"labels: expected shape \(30,\).*\(30, 1\)"),
@@ -70,7 +71,7 @@ def test_features_are_scanned_block_by_block(monkeypatch, row):
     monkeypatch.setattr(checks, "_SCAN_BYTES", 10 * 6 * 4)
     features = tiny_arrays()["features"]
     features[row:, 5] = -np.inf
-    with pytest.raises(DatasetError, match=f"row {row}$"):
+    with pytest.raises(DatasetError, match=f"row {row} "):
         Dataset(**{**tiny_arrays(), "features": features})
 
 

@@ -21,6 +21,7 @@ from data_helpers import (
 )
 
 from mcfa_fast.data import DatasetError, MissingFileError, load, save_folder
+from mcfa_fast.data.npy import NpyFile
 
 FILES = ("features.npy", "labels.npy", "class_names.json", "semantics.npz", "splits.json")
 
@@ -54,7 +55,7 @@ def test_folder_is_read_as_written(folder):
 
 def test_features_stay_on_disk(folder):
     features = load(str(folder)).features
-    assert isinstance(features, np.memmap) and not features.flags.writeable
+    assert isinstance(features, NpyFile) and features.path == folder / "features.npy"
 
 
 def test_relative_paths(folder, monkeypatch):
@@ -177,7 +178,7 @@ def test_nothing_is_unpickled(folder, file):
 @pytest.mark.parametrize(
     ("file", "array", "message"),
     [
-        ("features.npy", np.full((30, 6), np.inf), r"features \(.*features.npy\): .* row 0"),
+        ("features.npy", np.zeros((30, 6), dtype=bool), r"\(.*features.npy\): expected real"),
         ("features.npy", np.zeros((0, 6)), r"features.npy"),
         ("features.npy", np.zeros((29, 6)), r"tiny: labels: expected shape \(29,\)"),
         ("labels.npy", TINY_LABELS + 1, "tiny: labels: row 4 has label 5"),
@@ -191,6 +192,24 @@ def test_bad_content_names_the_folder(folder, file, array, message):
         np.save(folder / file, array)
     with pytest.raises(DatasetError, match=message):
         load(folder)
+
+
+def test_values_of_features_are_checked_when_they_are_read(folder):
+    features = np.array(np.load(folder / "features.npy"))
+    features[21, 4] = np.inf
+    np.save(folder / "features.npy", features)
+    dataset = load(folder)
+    rows = dataset.rows(np.arange(29, 19, -1))
+    with pytest.raises(DatasetError, match=r"features \(.*features.npy\): .* row 21 "):
+        rows.array()
+
+
+@pytest.mark.parametrize("dtype", ["<i8", ">f4", ">u2", "<f8"])
+def test_features_of_any_real_type(folder, dtype):
+    values = (100 * tiny_arrays()["features"]).astype(dtype)
+    np.save(folder / "features.npy", values)
+    rows = load(folder).rows(np.arange(30))
+    np.testing.assert_array_equal(rows.array(), values.astype(np.float32))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import scipy.io
 from data_helpers import XLSA17_NAMES, assert_proper, shared_data, write_xlsa17
 
 from mcfa_fast.data import DatasetError, MissingFileError, load, save_folder
+from mcfa_fast.data.npy import NpyFile
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_proposed_split(tmp_path, name):
 def test_converts_to_a_dataset_folder(folder, tmp_path):
     first = load(folder)
     second = load(save_folder(first, tmp_path / "converted"))
-    assert isinstance(second.features, np.memmap)
+    assert isinstance(second.features, NpyFile)
     for generalized in (False, True):
         a, b = (data.split("ps", generalized=generalized) for data in (first, second))
         for field in vars(a):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mcfa_fast.data.checks import check_features
 from mcfa_fast.data.chunks import row_chunks
+from mcfa_fast.data.npy import NpyFile, file_of
 
 __all__ = ["read_chunks", "row_parts"]
 
@@ -18,15 +19,14 @@ _CHUNK = 2**19  # features of a chunk: 2 MiB, so that a chunk and its hidden uni
 _SCORES = 2**22  # floats of the scores of a part
 
 
-def read_chunks(features: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+def read_chunks(features: np.ndarray | NpyFile) -> Iterator[tuple[slice, Tensor]]:
     """Chunks of rows as float32 tensors in main memory, each valid until the next is asked for.
 
-    A memory map is read by a second thread while chunks are computed, so it may be of any size:
-    memory stays constant (pages that were read remain in the system's cache, which gives them up
-    when memory is short).
+    A file is read by a second thread while chunks are computed, so it may be of any size: memory
+    stays constant.
 
     Args:
-        features: raw features [N, F]: float16, float32 or float64, checked but for their values.
+        features: raw features [N, F], see :func:`~mcfa_fast.data.inputs.as_features`.
 
     Yields:
         Which rows, and their features [n, F].
@@ -52,20 +52,21 @@ def row_parts(rows: int, columns: int) -> Iterator[slice]:
     return row_chunks(rows, max(1, _SCORES // columns))
 
 
-def _chunks(features: np.ndarray, size: int) -> Iterator[tuple[slice, Tensor]]:
+def _chunks(features: np.ndarray | NpyFile, size: int) -> Iterator[tuple[slice, Tensor]]:
     """Chunks of rows as tensors, each valid until the next is asked for."""
     chunks = list(row_chunks(len(features), size))
-    if features.flags.c_contiguous and features.flags.writeable and not _is_mapped(features):
+    if file_of(features) is None and features.flags.c_contiguous and features.flags.writeable:
         for rows in chunks:
             yield rows, torch.from_numpy(features[rows])
         return
     # While one buffer is computed on, the other one is filled: NumPy copies without the lock.
-    buffers = [np.empty((size, features.shape[1]), features.dtype) for _ in chunks[:2]]
+    dtype = features.dtype.newbyteorder("=") if features.dtype.kind == "f" else np.float32
+    buffers = [np.empty((size, features.shape[1]), dtype) for _ in chunks[:2]]
 
     def read(number: int) -> np.ndarray:
         part = features[chunks[number]]
         buffer = buffers[number % 2][: len(part)]
-        np.copyto(buffer, part)
+        np.copyto(buffer, part, casting="unsafe")  # 64-bit integers to float32
         return buffer
 
     with ThreadPoolExecutor(1) as reader:
@@ -75,7 +76,3 @@ def _chunks(features: np.ndarray, size: int) -> Iterator[tuple[slice, Tensor]]:
             if number + 1 < len(chunks):
                 following = reader.submit(read, number + 1)
             yield rows, torch.from_numpy(chunk)
-
-
-def _is_mapped(features: np.ndarray) -> bool:
-    return isinstance(features, np.memmap) or isinstance(features.base, np.memmap)

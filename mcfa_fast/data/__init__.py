@@ -7,10 +7,6 @@
 ['3', '4', '8']
 """
 
-from mcfa_fast._extras import require
-
-require("zsl", __name__)
-
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.data.errors import DatasetError, MissingFileError
 from mcfa_fast.data.loading import load

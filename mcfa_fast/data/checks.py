@@ -8,41 +8,42 @@ from typing import Any
 import numpy as np
 
 from mcfa_fast.data.errors import DatasetError
+from mcfa_fast.data.npy import NpyFile, file_of
 
-_FEATURE_DTYPES = (np.float16, np.float32, np.float64)
 _SCAN_BYTES = 16 * 2**20
 
 
 def check_features(features: Any, *, values: bool = True, first_row: int = 0) -> None:
-    """Check that ``features`` is a finite floating ``[N, F]`` array with ``N, F >= 1``.
+    """Check that ``features`` is an array ``[N, F]`` of real numbers with ``N, F >= 1``.
 
-    The values are read in blocks of rows, so that a memory map is never copied as a whole.
+    The values are read in blocks of rows, so that a file is never copied as a whole.
 
     Args:
-        features: The array.
-        values: Check the values, too.
+        features: A numpy array or an :class:`~mcfa_fast.data.npy.NpyFile`.
+        values: Check that the values are finite in float32, too.
         first_row: Number of the first row in an error, where ``features`` is a part of more.
     """
-    if not isinstance(features, np.ndarray):
+    if not isinstance(features, np.ndarray | NpyFile):
         raise TypeError(f"features: expected a numpy array, got {type(features).__name__}")
-    filename = getattr(features, "filename", None)
-    what = f"features ({filename})" if filename else "features"
+    file = file_of(features)
+    what = "features" if file is None else f"features ({file})"
     if features.ndim != 2 or 0 in features.shape:
         raise DatasetError(f"{what}: expected shape [N, F] with N, F >= 1, got {features.shape}")
-    if features.dtype not in _FEATURE_DTYPES:
-        raise DatasetError(
-            f"{what}: expected float16, float32 or float64 in native byte order, "
-            f"got {features.dtype.str}"
-        )
-    if not values:
+    if features.dtype.kind not in "fiu":
+        raise DatasetError(f"{what}: expected real numbers, got dtype {features.dtype}")
+    if not values or features.dtype.kind in "iu":
         return
-    step = max(1, _SCAN_BYTES // (features.shape[1] * features.itemsize))
+    step = max(1, _SCAN_BYTES // (features.shape[1] * features.dtype.itemsize))
     for start in range(0, len(features), step):
-        finite = np.isfinite(features[start : start + step]).all(axis=1)
-        if not finite.all():
-            raise DatasetError(
-                f"{what}: NaN or infinity in row {first_row + start + int(finite.argmin())}"
-            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = np.asarray(features[start : start + step], dtype=np.float32)
+            # One cheap pass: a sum is not finite if a value is not. It may also overflow.
+            total = block.sum()
+        if not np.isfinite(total):
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                row = first_row + start + int(finite.argmin())
+                raise DatasetError(f"{what}: NaN or infinity in row {row} (in float32)")
 
 
 def check_class_names(class_names: Any) -> tuple[str, ...]:

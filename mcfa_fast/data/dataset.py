@@ -15,6 +15,7 @@ from mcfa_fast.data.checks import (
 )
 from mcfa_fast.data.errors import DatasetError
 from mcfa_fast.data.features import FeatureRows
+from mcfa_fast.data.npy import NpyFile, file_of
 from mcfa_fast.data.splits import ClassSplits, RowSplits, Split, draw_classes
 
 __all__ = ["Dataset", "Split"]
@@ -27,11 +28,12 @@ class Dataset:
     """Features of N images, their labels, and one descriptor for each of C classes.
 
     Everything is checked on construction, so that a dataset that exists is usable; only the values
-    of memory-mapped features are checked later, when they are first read.
+    of features that stay in a file are checked later, when they are first read.
 
     Attributes:
         name: Name for messages and result tables.
-        features: float16, float32 or float64 ``[N, F]``, possibly a read-only memory map.
+        features: real numbers ``[N, F]``, possibly in a file: an
+            :class:`~mcfa_fast.data.npy.NpyFile` or a memory map. All computing is in float32.
         labels: int64 ``[N]`` in ``0..C-1``.
         class_names: C distinct names.
         semantics: float32 ``[C, A]``, the descriptor of every class.
@@ -41,7 +43,7 @@ class Dataset:
     Raises:
         DatasetError: if shapes do not fit together, a value is NaN or infinite, a label has no
             class, or a split is not consistent with the labels.
-        TypeError: if ``features`` is not a numpy array.
+        TypeError: if ``features`` is neither a numpy array nor an ``NpyFile``.
 
     >>> import numpy as np
     >>> data = Dataset(
@@ -58,7 +60,7 @@ class Dataset:
     """
 
     name: str
-    features: np.ndarray
+    features: np.ndarray | NpyFile
     labels: np.ndarray
     class_names: tuple[str, ...]
     semantics: np.ndarray
@@ -66,8 +68,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         class_names = check_class_names(self.class_names)
-        # A file's values are checked when they are read for the first time.
-        check_features(self.features, values=not isinstance(self.features, np.memmap))
+        check_features(self.features, values=file_of(self.features) is None)
         labels = check_labels(self.labels, len(self.features), len(class_names))
         semantics = check_semantics(self.semantics, len(class_names))
         splits = self.splits or _unseen_without_rows(labels, len(class_names))
@@ -93,8 +94,8 @@ class Dataset:
         return self.splits.names if self.splits is not None else ()
 
     def rows(self, rows: np.ndarray) -> FeatureRows:
-        """The features of some rows, as a view: nothing is read from a memory map."""
-        return FeatureRows(self.features, rows)
+        """The features of some rows, as a view: nothing is read from a file."""
+        return FeatureRows(self.features, rows, checked=file_of(self.features) is None)
 
     def split(self, name: str | None = None, *, generalized: bool) -> Split:
         """Return a seen/unseen split.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.datasets import load_digits
 
+from mcfa_fast._extras import require
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.data.splits import ClassSplits, draw_classes
 
@@ -57,9 +57,15 @@ def digits() -> Dataset:
     Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
     Learning Repository, 1998, as shipped with scikit-learn.
 
+    Raises:
+        MissingExtraError: without scikit-learn.
+
     >>> digits()
     Dataset('digits': 1797 rows, 64 features, 10 classes, 26 semantic features, 5 splits)
     """
+    require("zsl", "the dataset 'digits'")
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
     return Dataset(
         name="digits",

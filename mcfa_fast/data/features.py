@@ -10,22 +10,25 @@ import torch
 from torch import Tensor
 
 from mcfa_fast.data.errors import DatasetError
+from mcfa_fast.data.npy import NpyFile, file_of
 from mcfa_fast.storage.identity import Fingerprint, fingerprint
 
 __all__ = ["FeatureRows"]
 
-_ROWS_PER_CHUNK = 8192
+_ROWS_PER_CHUNK, _VALUES_PER_CHUNK = 8192, 2**24
 
 
 class FeatureRows:
     """Rows [n, F] of a feature matrix, which stays where it is: a view, not a copy.
 
-    The matrix is a tensor, an array, or a memory-mapped file of any size. That its values are
-    finite is checked when all rows are read for the first time, in :meth:`chunks`, and not again.
+    The matrix is a tensor, an array, or a file of any size (an :class:`~mcfa_fast.data.npy.NpyFile`
+    or a memory map). That its values are finite in float32 is checked when all rows are read for
+    the first time, in :meth:`chunks`, and not again.
 
     Args:
         matrix: [N, F] real numbers.
         rows: Which rows of it, in which order; None is all of them.
+        checked: Whether the values are known to be finite in float32.
 
     Raises:
         TypeError: If the matrix is not one of real numbers.
@@ -37,10 +40,16 @@ class FeatureRows:
         ((2, 2), [[6.0, 7.0], [2.0, 3.0]])
     """
 
-    def __init__(self, matrix: Tensor | np.ndarray, rows: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        matrix: Tensor | np.ndarray | NpyFile,
+        rows: np.ndarray | None = None,
+        *,
+        checked: bool = False,
+    ) -> None:
         self._matrix = _checked_matrix(matrix)
         self._rows = rows
-        self._finite = False
+        self._finite = checked
         self._watched: Fingerprint | None = None
         self._fingerprint: str | None = None
 
@@ -66,7 +75,7 @@ class FeatureRows:
         """The device whose memory holds the matrix; None where it is a file."""
         if isinstance(self._matrix, Tensor):
             return self._matrix.device
-        return None if _is_mapped(self._matrix) else torch.device("cpu")
+        return None if file_of(self._matrix) else torch.device("cpu")
 
     def take(self, rows: np.ndarray) -> FeatureRows:
         """A view of some of these rows [m], in the given order."""
@@ -84,16 +93,24 @@ class FeatureRows:
         if isinstance(self._matrix, Tensor):
             index = rows if isinstance(rows, slice) else torch.from_numpy(rows)
             return self._matrix[index].to("cpu", torch.float32)
-        # A copy, also of a slice: PyTorch cannot share read-only memory.
-        return torch.from_numpy(np.array(self._matrix[rows], dtype=np.float32))
+        with np.errstate(over="ignore"):  # infinities are found by the check
+            if isinstance(self._matrix, NpyFile):
+                return torch.from_numpy(np.asarray(self._matrix[rows], dtype=np.float32))
+            # A copy, also of a slice: PyTorch cannot share read-only memory.
+            return torch.from_numpy(np.array(self._matrix[rows], dtype=np.float32))
 
-    def chunks(self, size: int = _ROWS_PER_CHUNK) -> Iterator[Tensor]:
-        """All rows in order, at most so many at a time, as float32 tensors in main memory.
+    def chunks(self, size: int | None = None) -> Iterator[Tensor]:
+        """All rows in order, as float32 tensors in main memory.
+
+        Args:
+            size: How many at a time; None is 8192, or fewer where they are long.
 
         Raises:
             DatasetError: At the first row with a value that is not finite, the first time that
                 the rows are read.
         """
+        if size is None:
+            size = min(_ROWS_PER_CHUNK, max(1, _VALUES_PER_CHUNK // self.width))
         watched, self._watched = self._watched, None
         pieces = self._pieces(size)
         yield from pieces if watched is None else watched.watch(pieces)
@@ -102,7 +119,7 @@ class FeatureRows:
             self._fingerprint = watched.text
 
     def watch(self) -> None:
-        """Take the fingerprint when all rows are read the next time, so as not to read them twice."""
+        """Take the fingerprint when all rows are read next, so as not to read them twice."""
         if self._fingerprint is None:
             self._watched = Fingerprint()
 
@@ -138,16 +155,16 @@ class FeatureRows:
         if not finite.all():
             row = start + int(finite.logical_not().nonzero()[0])
             row = row if self._rows is None else int(self._rows[row])
-            where = f" ({self._matrix.filename})" if _is_mapped(self._matrix) else ""
+            file = file_of(self._matrix)
+            where = "" if file is None else f" ({file})"
             raise DatasetError(f"features{where}: NaN or infinity in row {row} (in float32)")
 
 
-def _is_mapped(matrix: Any) -> bool:
-    return isinstance(matrix, np.memmap)
-
-
-def _checked_matrix(values: Any) -> Tensor | np.ndarray:
-    matrix = values.detach() if isinstance(values, Tensor) else np.asanyarray(values)
+def _checked_matrix(values: Any) -> Tensor | np.ndarray | NpyFile:
+    if isinstance(values, Tensor):
+        matrix = values.detach()
+    else:
+        matrix = values if isinstance(values, NpyFile) else np.asanyarray(values)
     if isinstance(matrix, Tensor):
         real = not (matrix.dtype.is_complex or matrix.dtype == torch.bool)
     else:

@@ -45,10 +45,10 @@ def choose(files: Sequence[Path], name: str | None, *, option: str, where: Path)
     raise DatasetError(f"{where}: {wanted}; there are: {found}")
 
 
-def read_npy(path: Path, *, memory_map: bool = False) -> np.ndarray:
-    """Read a ``.npy`` file, never unpickling; a memory map is read-only."""
+def read_npy(path: Path) -> np.ndarray:
+    """Read a ``.npy`` file into memory, never unpickling."""
     try:
-        array = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except Exception as error:
         raise _unreadable(path, ".npy array", error) from error
     if not isinstance(array, np.ndarray):

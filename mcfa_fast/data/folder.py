@@ -11,6 +11,7 @@ from mcfa_fast.data.checks import check_class_names, check_indices, describe_cla
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.data.errors import DatasetError, MissingFileError
 from mcfa_fast.data.files import choose, read_json, read_npy, read_npz, read_npz_names, require
+from mcfa_fast.data.npy import NpyFile
 from mcfa_fast.data.splits_json import read_splits
 
 COMPANIONS = ("_index", "_names")
@@ -23,7 +24,7 @@ def load_folder(
     """Load a dataset folder.
 
     ========================= =====================================================================
-    ``features.npy``          float ``[N, F]``, memory-mapped; or several ``features_NAME.npy``
+    ``features.npy``          numbers ``[N, F]``, read as needed; or several ``features_NAME.npy``
     ``labels.npy``            integers ``[N]``, indices into ``class_names.json``
     ``class_names.json``      list of C names
     ``semantics.npz``         named descriptors ``[C, A]``. With an array ``NAME_index [C]``, row j
@@ -51,7 +52,7 @@ def load_folder(
     splits_path = path / "splits.json"
     return Dataset(
         name=path.resolve().name,
-        features=read_npy(features_path, memory_map=True),
+        features=NpyFile(features_path),
         labels=read_npy(labels_path),
         class_names=class_names,
         semantics=_read_semantics(semantics_path, semantics, class_names),

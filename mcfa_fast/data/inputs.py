@@ -19,6 +19,7 @@ from mcfa_fast.data.checks import (
     check_semantics,
 )
 from mcfa_fast.data.features import FeatureRows
+from mcfa_fast.data.npy import NpyFile, file_of
 
 __all__ = [
     "TrainingData",
@@ -102,19 +103,22 @@ def training_data(
     )
 
 
-def as_features(values: Any, width: int | None = None, *, scan: bool = True) -> np.ndarray:
-    """Features as a finite floating array [N, F], N > 0; a memory map stays one.
+def as_features(
+    values: Any, width: int | None = None, *, scan: bool = True
+) -> np.ndarray | NpyFile:
+    """Features as a finite array [N, F], N > 0, floating unless it stays in a file.
 
     Args:
         values: what the caller passed.
         width: expected columns F.
         scan: whether to look for values that are not finite; False where that is done later.
     """
-    features = _as_array(values)
-    if features.dtype.kind in "iu":
-        features = features.astype(np.float32)
+    features = values if isinstance(values, NpyFile) else _as_array(values)
     check_features(features, values=scan)
     _check_width("features", features.shape[1], width)
+    is_computable = features.dtype.isnative and features.dtype.kind == "f"
+    if file_of(features) is None and not is_computable:
+        features = features.astype(np.float32)
     return features
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
+from mcfa_fast._extras import require
 from mcfa_fast.data.errors import DatasetError
 
 _FIRST_ELEMENT = slice(128, 132)  # after the header: a type code, in the byte order of the file
@@ -22,7 +22,11 @@ def read_mat(path: Path, variables: Sequence[str] | None = None) -> dict[str, np
 
     Raises:
         DatasetError: The file is damaged, cut short, of another kind or of format 7.3.
+        MissingExtraError: SciPy is not installed.
     """
+    require("zsl", f"{path}: a MATLAB file")
+    import scipy.io
+
     try:
         _survive_reading(path)
         content = scipy.io.loadmat(path, variable_names=variables, appendmat=False)

@@ -12,7 +12,8 @@ from typing import BinaryIO, Literal, NamedTuple, get_args
 import numpy as np
 
 from mcfa_fast.data.errors import DatasetError
-from mcfa_fast.data.files import read_npy, require
+from mcfa_fast.data.files import require
+from mcfa_fast.data.npy import NpyFile
 from mcfa_fast.classifiers.classifier_old import MCFAClassifier
 from mcfa_fast.storage.checkpoint import write_atomically
 
@@ -91,36 +92,36 @@ def classify_file(
         raise ValueError(f"format: expected one of {OUTPUT_FORMATS}, got {format!r}")
     if top < 1:
         raise ValueError(f"top: expected 1 or more, got {top}")
-    rows = _rows(Path(features), classifier.n_features_in_)
+    rows = _open(Path(features), classifier.n_features_in_)
     top = min(top, len(classifier.classes_))
-    best = _classify(classifier, Path(features), rows, top, progress or (lambda done, total: None))
+    best = _classify(classifier, rows, top, progress or (lambda done, total: None))
 
     def write(file: BinaryIO) -> None:
         if format == "csv":
             _write_csv(file, classifier.class_names_, best)
         else:
-            _write_npy(file, (rows, top), best)
+            _write_npy(file, (len(rows), top), best)
 
     write_atomically(Path(output), write)
-    return rows
+    return len(rows)
 
 
-def _rows(path: Path, width: int) -> int:
-    shape = read_npy(require(path, "the features to classify"), memory_map=True).shape
+def _open(path: Path, width: int) -> NpyFile:
+    rows = NpyFile(require(path, "the features to classify"))
+    shape = rows.shape
     if len(shape) != 2 or shape[1] != width or shape[0] == 0:
         raise DatasetError(f"{path}: expected shape [N, {width}] with N >= 1, got {list(shape)}")
-    return shape[0]
+    return rows
 
 
 def _classify(
     classifier: MCFAClassifier,
-    path: Path,
-    rows: int,
+    rows: NpyFile,
     top: int,
     progress: Callable[[int, int], None],
 ) -> Iterator[_Best]:
-    progress(0, rows)
-    for start, features in _chunks(path, rows):
+    progress(0, len(rows))
+    for start, features in _chunks(rows):
         scores = classifier.predict_proba(features)
         if top == 1:
             columns = scores.argmax(axis=1, keepdims=True)
@@ -128,25 +129,21 @@ def _classify(
             columns = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         found = np.take_along_axis(scores, columns, axis=1)
         yield _Best(start, classifier.classes_[columns], found)
-        progress(start + len(features), rows)
+        progress(start + len(features), len(rows))
 
 
-def _chunks(path: Path, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Copies of consecutive rows, each with the number of its first row."""
-    start = 0
-    while start < rows:
-        # Mapped anew for each chunk: what has been read of a mapping counts as this process's
-        # memory for as long as the mapping lasts.
-        mapped = read_npy(path, memory_map=True)
-        size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // mapped[0].nbytes))
-        features = np.array(mapped[start : start + size])
-        del mapped
+def _chunks(rows: NpyFile) -> Iterator[tuple[int, np.ndarray]]:
+    """Consecutive rows, each part with the number of its first row."""
+    size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES * len(rows) // rows.nbytes))
+    for start in range(0, len(rows), size):
+        features = rows[start : start + size]
         if features.dtype.kind == "f":
             finite = np.isfinite(features).all(axis=1)
             if not finite.all():
-                raise DatasetError(f"{path}: NaN or infinity in row {start + finite.argmin()}")
+                raise DatasetError(
+                    f"{rows.path}: NaN or infinity in row {start + finite.argmin()}"
+                )
         yield start, features
-        start += size
 
 
 def _write_csv(file: BinaryIO, names: Sequence[str], best: Iterator[_Best]) -> None:
