@@ -43,6 +43,13 @@ class NearestOptions(Options):
         "a calibration is subtracted. The larger, the more it depends on the seen classes alone "
         "whether an image is taken for one of theirs.",
     )
+    image_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="For task 'gzsl': share of the mean of a seen class's images in its vector, "
+        "the rest being its descriptor's embedding, both of unit length.",
+    )
     image_prototypes: bool = Field(
         False,
         description="For task 'gzsl': a seen class is as near as the nearer of its descriptor's "
@@ -97,6 +104,8 @@ class NearestHead(Head):
         classes = self.classes
         if self.options.prototype_kernel is not None:
             vectors = F.normalize(vectors, dim=1) + self._kernel_means(table)
+        if self.options.image_share and self.task == "gzsl":
+            vectors = self._with_images(vectors, table)
         if self.options.image_prototypes and self.task == "gzsl":
             vectors = torch.cat([vectors, self._image_means])
             classes = torch.cat([classes, table.seen])
@@ -132,7 +141,15 @@ class NearestHead(Head):
         self.fit(table)
 
     def _uses_images(self) -> bool:
-        return self.options.prototype_kernel is not None or self.options.image_prototypes
+        options = self.options
+        return bool(options.prototype_kernel or options.image_share or options.image_prototypes)
+
+    def _with_images(self, vectors: Tensor, table: ClassTable) -> Tensor:
+        """Vectors [K, D] of all classes, those of seen ones mixed with their image means."""
+        share, seen = self.options.image_share, torch.isin(self.classes, table.seen)
+        mixed = F.normalize(vectors, dim=1)
+        mixed[seen] = (1 - share) * mixed[seen] + share * F.normalize(self._image_means, dim=1)
+        return mixed
 
     def _kernel_means(self, table: ClassTable) -> Tensor:
         """Of every class: its neighbours' image means [K, D], those of seen classes."""
