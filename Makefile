@@ -7,31 +7,37 @@ CUDA_HOME ?= /usr/local/cuda
 TORCH_CUDA ?= torch==2.11.0
 
 BIN := .venv/bin
+BENCH := .venv-bench
 SOURCES := $(shell find csrc mcfa_fast build_support -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' -o -path '*/templates/*')
 
-.PHONY: demo test lint bench bench-aid bench-index develop cuda-build clean
+.PHONY: demo test lint bench bench-aid bench-index bench-import develop cuda-build clean
 
 demo: .venv/installed
 	cd .venv && bin/mcfa-fast demo
 
 # From the tests' own folder, so that the installed wheel is tested and not the sources beside it.
-test: .venv/installed
+test: .venv/tools
 	cd tests && ../$(BIN)/python -m pytest -c ../pyproject.toml --rootdir .. . --pyargs mcfa_fast $(PYTEST_ARGS)
 
-lint: .venv/installed
+lint: .venv/tools
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # Ten minutes or so; on an otherwise idle machine.
-bench: .venv/benchmarks
-	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+bench: $(BENCH)/installed
+	$(BENCH)/bin/python benchmarks/run.py $(BENCH_ARGS)
 
 # Accuracy on AID, in ../shared/data/aid: hours on two cores; finished parts are kept.
 bench-aid: .venv/installed
 	benchmarks/aid.sh
 
 # Ten minutes or so: nearest of a million classes.
-bench-index: .venv/benchmarks
+bench-index: .venv/tools
 	$(BIN)/python benchmarks/latent_index.py
+
+# What importing the package costs over importing PyTorch.
+bench-import: .venv/installed
+	$(BIN)/python benchmarks/import_time.py
 
 # For work on the library: the package in .venv is the source tree itself.
 develop: .venv/torch
@@ -52,20 +58,29 @@ cuda-build: .venv-cuda/torch
 	$(CUDA_BIN)/pip install $(TORCH_CUDA) "setuptools>=77" ninja pybind11 numpy
 	touch $@
 
-.venv/torch:
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install $(TORCH)
-	$(BIN)/pip install "setuptools>=77" ninja pybind11
+.venv/torch $(BENCH)/torch:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install $(TORCH)
+	$(@D)/bin/pip install "setuptools>=77" ninja pybind11
 	touch $@
 
 .venv/installed: .venv/torch setup.py pyproject.toml $(SOURCES)
-	$(BIN)/pip install --no-build-isolation ".[test]"
+	$(BIN)/pip install --no-build-isolation ".[all]"
 	touch $@
 
 # What is installed already stays: the package, for it is named without its folder, and PyTorch.
-.venv/benchmarks: .venv/installed
-	$(BIN)/pip install $(TORCH) "mcfa_fast[bench]"
+.venv/tools: .venv/installed
+	$(BIN)/pip install $(TORCH) "mcfa_fast[test]"
+	touch $@
+
+# The libraries that the benchmarks compare with bring others that .venv is kept free of. The package
+# is not compiled again.
+$(BENCH)/installed: $(BENCH)/torch .venv/installed
+	rm -rf build/wheel
+	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
+	$(BENCH)/bin/pip install --no-deps --force-reinstall build/wheel/*.whl
+	$(BENCH)/bin/pip install $(TORCH) "mcfa_fast[bench]"
 	touch $@
 
 clean:
-	rm -rf .venv .venv-cuda build *.egg-info
+	rm -rf .venv .venv-cuda $(BENCH) build dist *.egg-info
