@@ -1,11 +1,13 @@
-"""The softmax classifier against a plain training loop and against scikit-learn."""
+"""The softmax classifier against a plain training loop and scikit-learn, and what it is given."""
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from mcfa_fast.inference import SoftmaxClassifier
+from mcfa_fast.classifiers.heads.linear_softmax import SoftmaxClassifier
+from mcfa_fast.classifiers.heads.softmax import choose_images
 
 DIM, CLASSES = 6, 3
 
@@ -154,3 +156,28 @@ def test_without_monitor_keeps_the_last_epoch_and_is_reproducible():
 def test_rejects_bad_draws(latents, labels):
     with pytest.raises(ValueError, match="draw: expected latents"):
         new().fit(lambda: (latents, labels), epochs=1, generator=torch.Generator())
+
+
+# Which images stand for their classes
+
+
+def test_first_images_are_taken_in_order_and_repeated_in_turn():
+    labels = np.array([4, 2, 4, 4, 2, 4, 7, 4, 4])
+    rows, counts = choose_images(labels, per_class=5, choice="first", generator=torch.Generator())
+    drawn = rows.repeat(counts)
+    expected = {2: [1, 1, 1, 4, 4], 4: [0, 2, 3, 5, 7], 7: [6, 6, 6, 6, 6]}
+    for label, own in expected.items():
+        assert sorted(drawn[labels[drawn] == label].tolist()) == own
+
+
+def test_random_images_are_distinct_images_of_the_class():
+    labels = np.repeat([3, 8], 30)
+    chosen = []
+    for seed in (0, 1):
+        generator = torch.Generator().manual_seed(seed)
+        rows, counts = choose_images(labels, per_class=10, choice="random", generator=generator)
+        assert labels[rows].tolist() == [3] * 10 + [8] * 10
+        assert counts.tolist() == [1] * 20
+        assert len(set(rows.tolist())) == 20
+        chosen.append(set(rows.tolist()))
+    assert chosen[0] != chosen[1]
