@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcfa_fast.systems.bilinear import BilinearBaseline
-from mcfa_fast.systems.trained_old import margin_violations
+from mcfa_fast.systems.bilinear import BilinearSystem
+from mcfa_fast.systems.compatibility import margin_violations
 
 __all__ = ["ALE", "weighted_ranking_loss"]
 
@@ -40,16 +40,11 @@ def weighted_ranking_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return harmonic / rank.clamp(min=1) * violations.sum(dim=1)
 
 
-class ALE(BilinearBaseline):
+class ALE(BilinearSystem):
     """Attribute label embedding: ``F(x, y) = x^T W s_y`` with weighted approximate ranking.
 
     The rank and the loss are those over all classes, where the authors' steps sample wrong classes
     until one violates the margin and estimate both from it.
-
-    Args:
-        epochs, learning_rate, batch_size, seed, device: see
-            :class:`~mcfa_fast.systems.trained_old.TrainedBaseline`.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
 
     Source:
         Akata et al., "Label-embedding for attribute-based classification", 2013, and
@@ -57,14 +52,14 @@ class ALE(BilinearBaseline):
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
-        >>> split = digits.split("7/3:0", generalized=False)
-        >>> ale = ALE(epochs=2).fit(
-        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
-        ... )
-        >>> ale.decision_function(digits.features[:5]).shape
+        >>> rows = digits.split("7/3:0", generalized=False).train
+        >>> classifier = ZeroShotClassifier("ale", options={"epochs": 2})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "ale"
-    _criterion = staticmethod(weighted_ranking_loss)
+    name = "ale"
+    criterion = staticmethod(weighted_ranking_loss)

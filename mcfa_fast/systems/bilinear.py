@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from mcfa_fast.systems.trained_old import Compatibility, Problem, TrainedBaseline
-from mcfa_fast.systems.mcfa.config import Task
+from mcfa_fast.systems.base import TrainableConfig
+from mcfa_fast.systems.compatibility import Compatibility, CompatibilitySystem, SeenImages
+from mcfa_fast.training.config import TrainingConfig
 
-__all__ = ["Bilinear", "BilinearBaseline"]
+__all__ = ["Bilinear", "BilinearConfig", "BilinearSystem", "Criterion"]
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""Loss per image [B] of scores [B, S] and labels [B]."""
+
+
+class BilinearConfig(TrainableConfig):
+    """Options of a bilinear compatibility."""
+
+    training: TrainingConfig = Field(
+        TrainingConfig(batch_size=64, epochs=20, learning_rate=30.0),
+        description="Batches, epochs, step size, precision.",
+    )
 
 
 class Bilinear(Compatibility):
@@ -19,90 +33,71 @@ class Bilinear(Compatibility):
 
     Gradients of W_k with respect to a loss over seen classes are sums of ``x s^T``: they lie in the
     span of the S seen descriptors. So steps are taken in coordinates of that span, of dimension
-    r <= min(S, A), which is the same method at a fraction of its price. From weights of zero the
-    map is exactly that of steps on W itself. Random initial weights stay within the span, too,
-    where those of W itself would leave noise in directions that no training image speaks of.
+    r <= min(S, A), which is the same method at a fraction of its price. From maps of zero the
+    map is exactly that of steps on W itself. Random initial maps stay within the span, too, where
+    those of W itself would leave noise in directions that no training image speaks of.
 
     Args:
-        weights: initial weights [K, F, r] in coordinates of the span.
-        basis: orthonormal columns [A, r] that span the seen descriptors.
-        semantics: seen descriptors [S, A].
-        criterion: loss per image [B] of scores [B, S] and labels [B].
+        tensors: ``maps`` [F, K·r], all of them side by side so that one product serves them, in
+            coordinates of the span; ``basis``, its orthonormal columns [A, r]; ``seen`` [S, r], the
+            seen descriptors in its coordinates.
+        criterion: the loss.
     """
 
-    def __init__(
-        self,
-        weights: Tensor,
-        basis: Tensor,
-        semantics: Tensor,
-        criterion: Callable[[Tensor, Tensor], Tensor],
-    ) -> None:
-        super().__init__()
-        self.maps = len(weights)
-        # All maps side by side, [F, K·r], so that one product serves them.
-        self.weights = nn.Parameter(weights.transpose(0, 1).flatten(1).contiguous())
-        self.register_buffer("basis", basis)
-        self.register_buffer("seen", semantics @ basis)
+    weights = ("maps",)
+
+    def __init__(self, tensors: Mapping[str, Tensor], criterion: Criterion) -> None:
+        super().__init__(tensors)
+        self.count = self.maps.shape[1] // self.basis.shape[1]
         self.criterion = criterion
 
+    def embed(self, semantics: Tensor) -> Tensor:
+        return semantics @ self.basis
+
+    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
+        mapped = features @ self.maps
+        if self.count == 1:
+            return mapped @ classes.T
+        return (mapped.unflatten(1, (self.count, -1)) @ classes.T).amax(dim=1)
+
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        return self.criterion(self._compatibility(features, self.seen), labels).mean()
-
-    def scores(self, features: Tensor, semantics: Tensor) -> Tensor:
-        return self._compatibility(features, semantics @ self.basis)
-
-    def _compatibility(self, features: Tensor, coordinates: Tensor) -> Tensor:
-        mapped = features @ self.weights
-        if self.maps == 1:
-            return mapped @ coordinates.T
-        return (mapped.unflatten(1, (self.maps, -1)) @ coordinates.T).amax(dim=1)
+        return self.criterion(self(features, self.seen).float(), labels).mean()
 
 
-class BilinearBaseline(TrainedBaseline):
-    """A bilinear compatibility from weights of zero, trained by stochastic gradient descent.
+class BilinearSystem(CompatibilitySystem):
+    """A bilinear compatibility from maps of zero, trained by stochastic gradient descent.
 
-    The margin is 1 throughout: from weights of zero, a margin of m and a learning rate of m·η give
-    m times the same map.
+    The margin is 1 throughout: from maps of zero, a margin of m and a learning rate of m·η give m
+    times the same map.
     """
 
-    def __init__(
-        self,
-        *,
-        epochs: int = 20,
-        learning_rate: float = 30.0,
-        batch_size: int = 64,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        task: Task = "zsl",
-        calibration: float | None = None,
-    ) -> None:
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.seed = seed
-        self.device = device
-        self.task = task
-        self.calibration = calibration
+    Config = BilinearConfig
+    config: BilinearConfig
 
     @staticmethod
     @abstractmethod
-    def _criterion(scores: Tensor, labels: Tensor) -> Tensor:
+    def criterion(scores: Tensor, labels: Tensor) -> Tensor:
         """Loss per image [B] of scores [B, S] and labels [B]."""
 
-    def _module(self, problem: Problem, generator: torch.Generator) -> Bilinear:
-        basis = _span(problem.semantics)
-        weights = self._initial((problem.features.shape[1], basis.shape[1]), generator)
-        module = Bilinear(weights, basis, problem.semantics.cpu(), self._criterion)
-        return module.to(problem.features.device)
+    def initial(self, images: SeenImages, generator: torch.Generator) -> dict[str, Tensor]:
+        basis = _span(images.semantics)
+        maps = self.initial_maps(basis.shape[1], generator)
+        return {
+            "maps": maps.transpose(0, 1).flatten(1).contiguous(),
+            "basis": basis,
+            "seen": images.semantics @ basis,
+        }
 
-    def _initial(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Initial weights [K, F, r], `shape` being (F, r)."""
-        return torch.zeros(1, *shape)
+    def initial_maps(self, rank: int, generator: torch.Generator) -> Tensor:
+        """Initial maps [K, F, r] in coordinates of the span."""
+        return torch.zeros(1, self.visual_features, rank)
+
+    def compatibility_of(self, tensors: Mapping[str, Tensor]) -> Bilinear:
+        return Bilinear(tensors, self.criterion)
 
 
 def _span(semantics: Tensor) -> Tensor:
-    """Orthonormal columns [A, r] that span the rows of `semantics` [S, A], on the CPU."""
-    # Always on the CPU, as devices choose different signs.
-    _, values, basis = torch.linalg.svd(semantics.cpu().double(), full_matrices=False)
+    """Orthonormal columns [A, r] that span the rows of `semantics` [S, A]."""
+    _, values, basis = torch.linalg.svd(semantics.double(), full_matrices=False)
     tolerance = values[0] * max(semantics.shape) * torch.finfo(semantics.dtype).eps
     return basis[values > tolerance].T.to(semantics.dtype).contiguous()

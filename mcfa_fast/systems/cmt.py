@@ -2,47 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
 
-from mcfa_fast.systems.checks_old import check_number
-from mcfa_fast.systems.trained_old import Compatibility, Problem, TrainedBaseline
-from mcfa_fast.systems.mcfa.config import Task
+from mcfa_fast.systems.base import TrainableConfig
+from mcfa_fast.systems.compatibility import Compatibility, CompatibilitySystem, SeenImages
+from mcfa_fast.training.config import TrainingConfig
 
-__all__ = ["CMT"]
+__all__ = ["CMT", "CMTConfig"]
+
+
+class CMTConfig(TrainableConfig):
+    """Options of CMT."""
+
+    hidden_units: int = Field(100, ge=1, description="Width of the hidden layer.")
+    training: TrainingConfig = Field(
+        TrainingConfig(batch_size=128, epochs=5, learning_rate=3e-3),
+        description="Batches, epochs, step size, precision.",
+    )
 
 
 class _Network(Compatibility):
-    """``s(x) = W_1 tanh(W_2 x + b_2) + b_1``, scored by the squared distance to descriptors."""
+    """``s(x) = W_1 tanh(W_2 x + b_2) + b_1``, scored by the squared distance to descriptors.
 
-    def __init__(
-        self, features: int, hidden: int, semantics: Tensor, mean: Tensor, generator
-    ) -> None:
-        super().__init__()
-        # skip_init: the layers' own initialisation would draw from the global generator.
-        self.hidden = nn.utils.skip_init(nn.Linear, features, hidden)
-        self.output = nn.utils.skip_init(nn.Linear, hidden, semantics.shape[1])
-        for layer in (self.hidden, self.output):
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-        nn.init.zeros_(self.hidden.bias)
-        # What the network gives for any image before it has learned to tell them apart.
-        self.output.bias = nn.Parameter(mean.clone())
-        self.register_buffer("seen", semantics)
+    Args:
+        tensors: ``hidden_weight`` W_2 [H, F], ``hidden_bias`` b_2 [H], ``output_weight`` W_1
+            [A, H], ``output_bias`` b_1 [A], and ``seen``, the seen descriptors [S, A].
+    """
 
-    def forward(self, features: Tensor) -> Tensor:
+    weights = ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
+
+    def regress(self, features: Tensor) -> Tensor:
         """Regressed descriptors [N, A] of features [N, F]."""
-        return self.output(torch.tanh(self.hidden(features)))
+        hidden = torch.tanh(F.linear(features, self.hidden_weight, self.hidden_bias))
+        return F.linear(hidden, self.output_weight, self.output_bias)
+
+    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
+        regressed = self.regress(features)
+        squares = regressed.square().sum(dim=1, keepdim=True) + classes.square().sum(dim=1)
+        return 2 * regressed @ classes.T - squares
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        return (self(features) - self.seen[labels]).square().sum(dim=1).mean()
-
-    def scores(self, features: Tensor, semantics: Tensor) -> Tensor:
-        regressed = self(features)
-        squares = regressed.square().sum(dim=1, keepdim=True) + semantics.square().sum(dim=1)
-        return 2 * regressed @ semantics.T - squares
+        return (self.regress(features) - self.seen[labels]).square().sum(dim=1).mean()
 
 
-class CMT(TrainedBaseline):
+class CMT(CompatibilitySystem):
     """Cross-modal transfer: the descriptor that is nearest to one regressed from the features.
 
     ``min Σ_i |s_{y_i} - W_1 tanh(W_2 x_i)|²``; scores are negative squared distances. This is the
@@ -50,58 +59,42 @@ class CMT(TrainedBaseline):
     classes before either is classified, is left out. Layers have biases, and the training is by
     Adam instead of L-BFGS.
 
-    Args:
-        hidden_units: width of the hidden layer.
-        epochs, learning_rate, batch_size, seed, device: see
-            :class:`~mcfa_fast.systems.trained_old.TrainedBaseline`.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
-
     Source:
         Socher et al., "Zero-shot learning through cross-modal transfer", 2013, Eq. 1.
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
-        >>> split = digits.split("7/3:0", generalized=False)
-        >>> cmt = CMT(hidden_units=20, epochs=2).fit(
-        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
-        ... )
-        >>> cmt.decision_function(digits.features[:5]).shape
+        >>> rows = digits.split("7/3:0", generalized=False).train
+        >>> classifier = ZeroShotClassifier("cmt", options={"hidden_units": 20, "epochs": 2})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "cmt"
+    name = "cmt"
+    Config = CMTConfig
+    config: CMTConfig
 
-    def __init__(
-        self,
-        *,
-        hidden_units: int = 100,
-        epochs: int = 5,
-        learning_rate: float = 3e-3,
-        batch_size: int = 128,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        task: Task = "zsl",
-        calibration: float | None = None,
-    ) -> None:
-        self.hidden_units = hidden_units
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.seed = seed
-        self.device = device
-        self.task = task
-        self.calibration = calibration
+    def initial(self, images: SeenImages, generator: torch.Generator) -> dict[str, Tensor]:
+        width, semantics = self.config.hidden_units, images.semantics
+        shares = images.counts.double() / len(images.labels)
+        return {
+            "hidden_weight": _xavier(width, self.visual_features, generator),
+            "hidden_bias": torch.zeros(width),
+            "output_weight": _xavier(self.semantic_features, width, generator),
+            # What the network gives for any image before it has learned to tell them apart.
+            "output_bias": (shares @ semantics.double()).to(semantics.dtype),
+            "seen": semantics,
+        }
 
-    def _check(self) -> None:
-        super()._check()
-        check_number("hidden_units", self.hidden_units, whole=True)
+    def compatibility_of(self, tensors: Mapping[str, Tensor]) -> Compatibility:
+        return _Network(tensors)
 
-    def _module(self, problem: Problem, generator: torch.Generator) -> _Network:
-        features, semantics = problem.features.shape[1], problem.semantics
-        mean = semantics[problem.labels].mean(dim=0)
-        network = _Network(features, self.hidden_units, semantics.cpu(), mean.cpu(), generator)
-        return network.to(semantics.device)
+    def optimizer(self, images: SeenImages, learning_rate: float) -> Optimizer:
+        return torch.optim.Adam(self.compatibility.parameters(), lr=learning_rate, fused=True)
 
-    def _optimizer(self, module: _Network, problem: Problem) -> torch.optim.Optimizer:
-        return torch.optim.Adam(module.parameters(), lr=self.learning_rate, fused=True)
+
+def _xavier(outputs: int, inputs: int, generator: torch.Generator) -> Tensor:
+    return nn.init.xavier_uniform_(torch.empty(outputs, inputs), generator=generator)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mcfa_fast.systems.bilinear import BilinearBaseline
-from mcfa_fast.systems.trained_old import margin_violations
+from mcfa_fast.systems.bilinear import BilinearSystem
+from mcfa_fast.systems.compatibility import margin_violations
 
 __all__ = ["DeViSE", "hinge_rank_loss"]
 
@@ -33,30 +33,25 @@ def hinge_rank_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return margin_violations(scores, labels).sum(dim=1)
 
 
-class DeViSE(BilinearBaseline):
+class DeViSE(BilinearSystem):
     """Deep visual-semantic embedding: ``F(x, y) = s_y^T M x`` with the hinge rank loss.
 
     The features are fixed, so that only the map M is trained, and the loss sums over all wrong
     classes, where the authors' steps take the first violating one in random order.
-
-    Args:
-        epochs, learning_rate, batch_size, seed, device: see
-            :class:`~mcfa_fast.systems.trained_old.TrainedBaseline`.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
 
     Source:
         Frome et al., "DeViSE: A deep visual-semantic embedding model", 2013, Eq. 1.
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
-        >>> split = digits.split("7/3:0", generalized=False)
-        >>> devise = DeViSE(epochs=2).fit(
-        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
-        ... )
-        >>> devise.decision_function(digits.features[:5]).shape
+        >>> rows = digits.split("7/3:0", generalized=False).train
+        >>> classifier = ZeroShotClassifier("devise", options={"epochs": 2})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "devise"
-    _criterion = staticmethod(hinge_rank_loss)
+    name = "devise"
+    criterion = staticmethod(hinge_rank_loss)

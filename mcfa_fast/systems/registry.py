@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcfa_fast.systems import cada_vae, dual_encoder
+from mcfa_fast.systems import cada_vae, dual_encoder, text_matching
+from mcfa_fast.systems.ale import ALE
 from mcfa_fast.systems.base import System
+from mcfa_fast.systems.cmt import CMT
 from mcfa_fast.systems.conse import ConSE
 from mcfa_fast.systems.dap import DAP
+from mcfa_fast.systems.devise import DeViSE
 from mcfa_fast.systems.eszsl import ESZSL
 from mcfa_fast.systems.iap import IAP
+from mcfa_fast.systems.latem import LatEm
 from mcfa_fast.systems.mcfa.presets import ABLATION as MCFA_ABLATION
 from mcfa_fast.systems.mcfa.presets import CHANGES as MCFA_CHANGES
 from mcfa_fast.systems.mcfa.presets import PRESETS as MCFA_PRESETS
@@ -19,6 +23,8 @@ from mcfa_fast.systems.mcfa.system import MCFASystem
 from mcfa_fast.systems.presets import Preset, PresetOf, Task
 from mcfa_fast.systems.ridge import Ridge
 from mcfa_fast.systems.sae import SAE
+from mcfa_fast.systems.sje import SJE
+from mcfa_fast.systems.sse import SSE
 from mcfa_fast.systems.sync import SynC
 
 __all__ = ["RECOMMENDED", "SYSTEMS", "Entry", "find", "register"]
@@ -103,6 +109,8 @@ def _powers(low: int, high: int) -> tuple[float, ...]:
 _SCORES = ("scores",)
 _LATENT_HEADS = ("softmax", "nearest", "ensemble")
 _EPOCHS = {"epochs": (10, 20, 30, 40)}
+# Of steps on the hinge losses of bilinear maps, which hardly depend on the rate over two decades.
+_BILINEAR = {"learning_rate": (3.0, 30.0, 300.0), "epochs": (5, 20)}
 
 for _entry in (
     Entry(
@@ -110,6 +118,12 @@ for _entry in (
         ("nearest",),
         "contrastive",
         {"recommended": dual_encoder.recommended},
+    ),
+    Entry(
+        text_matching.TextMatching,
+        ("nearest",),
+        "text",
+        {"plain": text_matching.plain, "adapted": text_matching.adapted},
     ),
     Entry(
         MCFASystem,
@@ -152,5 +166,18 @@ for _entry in (
         "linear",
         grid={"penalty": _powers(-2, 2), "width": (0.5, 1.0, 2.0, 4.0, 8.0)},
     ),
+    Entry(DeViSE, _SCORES, "trained", grid=_BILINEAR),
+    Entry(ALE, _SCORES, "trained", grid=_BILINEAR),
+    Entry(SJE, _SCORES, "trained", grid=_BILINEAR),
+    Entry(
+        LatEm,
+        _SCORES,
+        "trained",
+        grid={"maps": (2, 4), "learning_rate": (10.0, 30.0, 100.0), "epochs": (10,)},
+    ),
+    Entry(
+        CMT, _SCORES, "trained", grid={"learning_rate": (1e-3, 3e-3, 1e-2), "epochs": (5, 20)}
+    ),
+    Entry(SSE, _SCORES, "trained", grid={"smoothing": (0.1, 0.3, 1.0), "epochs": (5, 10)}),
 ):
     register(_entry)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mcfa_fast.systems.bilinear import BilinearBaseline
-from mcfa_fast.systems.trained_old import margin_violations
+from mcfa_fast.systems.bilinear import BilinearSystem
+from mcfa_fast.systems.compatibility import margin_violations
 
 __all__ = ["SJE", "structured_hinge_loss"]
 
@@ -35,13 +35,8 @@ def structured_hinge_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return margin_violations(scores, labels).amax(dim=1)
 
 
-class SJE(BilinearBaseline):
+class SJE(BilinearSystem):
     """Structured joint embedding: ``F(x, y) = x^T W s_y`` with the structured hinge loss.
-
-    Args:
-        epochs, learning_rate, batch_size, seed, device: see
-            :class:`~mcfa_fast.systems.trained_old.TrainedBaseline`.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
 
     Source:
         Akata et al., "Evaluation of output embeddings for fine-grained image classification",
@@ -49,14 +44,14 @@ class SJE(BilinearBaseline):
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
-        >>> split = digits.split("7/3:0", generalized=False)
-        >>> sje = SJE(epochs=2).fit(
-        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
-        ... )
-        >>> sje.decision_function(digits.features[:5]).shape
+        >>> rows = digits.split("7/3:0", generalized=False).train
+        >>> classifier = ZeroShotClassifier("sje", options={"epochs": 2})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "sje"
-    _criterion = staticmethod(structured_hinge_loss)
+    name = "sje"
+    criterion = staticmethod(structured_hinge_loss)

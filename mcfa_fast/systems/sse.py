@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
+from pydantic import Field
 from scipy.optimize import nnls
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from mcfa_fast.systems.checks_old import check_number
-from mcfa_fast.systems.trained_old import (
+from mcfa_fast.systems.base import TrainableConfig
+from mcfa_fast.systems.compatibility import (
     Compatibility,
-    Problem,
-    TrainedBaseline,
+    CompatibilitySystem,
+    SeenImages,
     margin_violations,
 )
-from mcfa_fast.systems.mcfa.config import Task
+from mcfa_fast.training.config import TrainingConfig
 
-__all__ = ["SSE", "seen_class_histograms"]
+__all__ = ["SSE", "SSEConfig", "seen_class_histograms"]
 
-_ELEMENTS_PER_CHUNK = 2**22
+
+class SSEConfig(TrainableConfig):
+    """Options of SSE."""
+
+    smoothing: float = Field(0.3, ge=0, description="Weight of the squared norm of a histogram.")
+    penalty: float = Field(1e-4, ge=0, description="Weight of |w|²/2.")
+    training: TrainingConfig = Field(
+        TrainingConfig(batch_size=64, epochs=5, learning_rate=0.1),
+        description="Batches, epochs, step size, precision. The step size is that of w; that of "
+        "thresholds is multiplied by the root mean square of the prepared features, as they are "
+        "on that scale.",
+    )
 
 
 def seen_class_histograms(semantics: np.ndarray, seen: np.ndarray, smoothing: float) -> np.ndarray:
@@ -62,19 +77,34 @@ def seen_class_histograms(semantics: np.ndarray, seen: np.ndarray, smoothing: fl
 
 
 class _Similarity(Compatibility):
-    """``F(x, y) = Σ_s z_ys w·max(0, x - v_s)``, z_y being the histogram of class y."""
+    """``F(x, y) = Σ_s z_ys w·max(0, x - v_s)``, z_y being the histogram of class y.
 
-    def __init__(self, thresholds: Tensor, semantics: Tensor, smoothing: float, penalty: float):
-        super().__init__()
-        self.smoothing, self.penalty = smoothing, penalty
-        self.weights = nn.Parameter(torch.zeros_like(thresholds[0]))
-        self.thresholds = nn.Parameter(thresholds)
-        self.register_buffer("seen", semantics)
-        self.register_buffer("histograms", self._embed(semantics))
-        self.register_buffer("margins", 1 - semantics @ semantics.T)
+    Args:
+        tensors: ``w`` [F], ``thresholds`` v [S, F], ``seen``, the seen descriptors [S, A], and
+            their ``histograms`` [S, S].
+        config: options.
+    """
+
+    weights = ("w", "thresholds")
+
+    def __init__(self, tensors: Mapping[str, Tensor], config: SSEConfig) -> None:
+        super().__init__(tensors)
+        self.smoothing, self.penalty = config.smoothing, config.penalty
+        self.register_buffer("margins", 1 - self.seen @ self.seen.T, persistent=False)
+
+    def embed(self, semantics: Tensor) -> Tensor:
+        seen = self.seen.cpu().numpy()
+        histograms = seen_class_histograms(semantics.cpu().numpy(), seen, self.smoothing)
+        return torch.from_numpy(histograms).to(self.seen)
+
+    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
+        # One seen class after the other: [N, S, F] at once would be as much memory as all images.
+        proportions = [torch.relu(features - each) @ self.w for each in self.thresholds.unbind()]
+        return torch.stack(proportions, dim=1) @ classes.T
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        scores = self._proportions(features) @ self.histograms.T
+        proportions = torch.relu(features[:, None] - self.thresholds) @ self.w
+        scores = (proportions @ self.histograms.T).float()
         members = nn.functional.one_hot(labels, len(self.seen)).to(scores.dtype)
         counts = members.sum(dim=0)
         present = counts.nonzero()[:, 0]
@@ -82,25 +112,10 @@ class _Similarity(Compatibility):
         classification = margin_violations(scores, labels, self.margins[labels])
         alignment = margin_violations(means, present, self.margins[present])
         hinges = classification.sum(dim=1).mean() + alignment.sum(dim=1).mean()
-        return hinges + 0.5 * self.penalty * self.weights.square().sum()
-
-    def scores(self, features: Tensor, semantics: Tensor) -> Tensor:
-        size = max(1, _ELEMENTS_PER_CHUNK // self.thresholds.numel())
-        proportions = torch.cat([self._proportions(rows) for rows in features.split(size)])
-        return proportions @ self._embed(semantics).T
-
-    def _proportions(self, features: Tensor) -> Tensor:
-        """π(x) [N, S] of features [N, F]: how much of every seen class is in an image."""
-        return torch.relu(features[:, None] - self.thresholds) @ self.weights
-
-    def _embed(self, semantics: Tensor) -> Tensor:
-        """Histograms z [K, S] of descriptors [K, A]."""
-        seen = self.seen.cpu().numpy()
-        histograms = seen_class_histograms(semantics.cpu().numpy(), seen, self.smoothing)
-        return torch.from_numpy(histograms).to(self.seen)
+        return hinges + 0.5 * self.penalty * self.w.square().sum()
 
 
-class SSE(TrainedBaseline):
+class SSE(CompatibilitySystem):
     """Semantic similarity embedding: ``F(x, y) = Σ_s z_ys π_s(x)``, with learned proportions π.
 
     A class is the histogram z_y of the seen classes that mix to its descriptor
@@ -117,72 +132,47 @@ class SSE(TrainedBaseline):
     features are centred, and are regularised by stopping early alone. Δ is one minus the cosine of
     two descriptors.
 
-    Args:
-        smoothing: weight of the squared norm of a histogram, 0 or more.
-        penalty: weight of ``|w|²/2``, 0 or more.
-        learning_rate: step size of Adam for w; that for thresholds is multiplied by the root mean
-            square of the features, as they are on that scale.
-        epochs, batch_size, seed, device: see
-            :class:`~mcfa_fast.systems.trained_old.TrainedBaseline`.
-        task, calibration: see :class:`~mcfa_fast.systems.baseline_old.Baseline`.
-
     Source:
         Zhang and Saligrama, "Zero-shot learning via semantic similarity embedding", 2015: the
         source and target domain embeddings and the max-margin problem.
 
     Example:
         >>> from mcfa_fast import data
+        >>> from mcfa_fast.classifiers import ZeroShotClassifier
         >>> digits = data.load("digits")
-        >>> split = digits.split("7/3:0", generalized=False)
-        >>> sse = SSE(epochs=2).fit(
-        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
-        ... )
-        >>> sse.decision_function(digits.features[:5]).shape
+        >>> rows = digits.split("7/3:0", generalized=False).train
+        >>> classifier = ZeroShotClassifier("sse", options={"epochs": 2})
+        >>> _ = classifier.fit(digits.features[rows], digits.labels[rows], digits.semantics)
+        >>> classifier.decision_function(digits.features[:5]).shape
         (5, 3)
     """
 
-    method = "sse"
+    name = "sse"
+    Config = SSEConfig
+    config: SSEConfig
 
-    def __init__(
-        self,
-        *,
-        smoothing: float = 0.3,
-        penalty: float = 1e-4,
-        epochs: int = 5,
-        learning_rate: float = 0.1,
-        batch_size: int = 64,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        task: Task = "zsl",
-        calibration: float | None = None,
-    ) -> None:
-        self.smoothing = smoothing
-        self.penalty = penalty
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.seed = seed
-        self.device = device
-        self.task = task
-        self.calibration = calibration
+    def initial(self, images: SeenImages, generator: torch.Generator) -> dict[str, Tensor]:
+        seen = images.semantics
+        means = torch.zeros(len(seen), self.visual_features)
+        for features, labels in images.chunks():
+            means.index_add_(0, labels, features)
+        histograms = seen_class_histograms(seen.numpy(), seen.numpy(), self.config.smoothing)
+        return {
+            "w": torch.zeros(self.visual_features),
+            "thresholds": means / images.counts[:, None],
+            "seen": seen,
+            "histograms": torch.from_numpy(histograms).to(seen.dtype),
+        }
 
-    def _check(self) -> None:
-        super()._check()
-        check_number("smoothing", self.smoothing, zero=True)
-        check_number("penalty", self.penalty, zero=True)
+    def compatibility_of(self, tensors: Mapping[str, Tensor]) -> Compatibility:
+        return _Similarity(tensors, self.config)
 
-    def _module(self, problem: Problem, generator: torch.Generator) -> _Similarity:
-        # Summed on the CPU, where the order of additions is always the same.
-        features, labels = problem.features.cpu(), problem.labels.cpu()
-        means = torch.zeros(len(problem.semantics), features.shape[1])
-        means.index_add_(0, labels, features).div_(labels.bincount()[:, None])
-        module = _Similarity(means, problem.semantics.cpu(), self.smoothing, self.penalty)
-        return module.to(problem.features.device)
-
-    def _optimizer(self, module: _Similarity, problem: Problem) -> torch.optim.Optimizer:
-        scale = problem.features.square().mean().sqrt().item()
+    def optimizer(self, images: SeenImages, learning_rate: float) -> Optimizer:
+        squares = sum(features.double().square().sum() for features, _ in images.chunks())
+        scale = (squares / (len(images.labels) * self.visual_features)).sqrt().item()
+        module = self.compatibility
         groups = [
-            {"params": [module.weights]},
-            {"params": [module.thresholds], "lr": self.learning_rate * scale},
+            {"params": [module.w]},
+            {"params": [module.thresholds], "lr": learning_rate * scale},
         ]
-        return torch.optim.Adam(groups, lr=self.learning_rate, fused=True)
+        return torch.optim.Adam(groups, lr=learning_rate, fused=True)
