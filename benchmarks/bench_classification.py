@@ -17,6 +17,7 @@ from shapes import Files
 
 import mcfa_fast as mf
 from mcfa_fast.data.synthetic import synthetic
+from mcfa_fast.systems.mcfa.system import MCFASystem
 
 ATTRIBUTES = 1024
 PLAIN_ROWS = 8192
@@ -25,12 +26,12 @@ CHECKED_ROWS = 4096
 
 class Case(NamedTuple):
     shape: Files
-    method: str = "softmax"
+    head: str = "softmax"
     dtype: str = "float32"
     threads: int = shapes.THREADS[-1]
 
     def __str__(self) -> str:
-        return f"{self.method}-{self.dtype}-{self.shape}-t{self.threads}"
+        return f"{self.head}-{self.dtype}-{self.shape}-t{self.threads}"
 
 
 def cases(quick: bool) -> list[Case]:
@@ -64,34 +65,34 @@ def mapped(case: Case, tmp_path: Path) -> Iterator[np.ndarray]:
 
 def classifier(case: Case) -> mf.MCFAClassifier:
     """Untrained VAEs and classifiers over them: the values do not matter for the time."""
-    config = mf.MCFAConfig.paper("gzsl", classifier_epochs=1, seen_latents=1, unseen_latents=1)
+    few = {"softmax.epochs": 1, "softmax.seen_samples": 1, "softmax.unseen_samples": 1}
     with threads(1):
         data = synthetic(case.shape.c, 4, case.shape.f, ATTRIBUTES)
-        model = mf.MCFA(case.shape.f, ATTRIBUTES, config)
+        model = mf.MCFA(case.shape.f, ATTRIBUTES, mf.MCFAConfig.paper("gzsl"))
         model.scaler.fit(torch.from_numpy(data.features))
         seen = data.labels < case.shape.c * 4 // 5
-        return mf.MCFAClassifier(method=case.method).fit_from_model(
-            model, data.features[seen], data.labels[seen], data.semantics
+        return mf.MCFAClassifier(task="gzsl", head=case.head, options=few).fit_heads(
+            MCFASystem.of_model(model), data.features[seen], data.labels[seen], data.semantics
         )
 
 
 @torch.no_grad()
-def plain(model: mf.MCFAClassifier, features: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    """Best class of every row, by the model's own modules, a chunk after the other."""
-    heads = model.heads_
-    encoder, softmax = heads.model.to(dtype), heads.softmax.to(dtype)
-    classes = encoder.encode_semantic(heads.semantics.to(dtype))[0]
+def plain(classifier: mf.MCFAClassifier, features: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """Best class of every row, by the classifier's own modules, a chunk after the other."""
+    heads = classifier.heads_
+    encoder, softmax = classifier.system_.model.to(dtype), heads["softmax"].layer.to(dtype)
+    classes = encoder.encode_semantic(classifier.table_.semantics.to(dtype))[0]
     best = []
     for start in range(0, len(features), PLAIN_ROWS):
         rows = torch.from_numpy(np.array(features[start : start + PLAIN_ROWS])).to(dtype)
         latents = encoder.encode_visual(rows)[0]
         cosines = torch.nn.functional.normalize(latents) @ torch.nn.functional.normalize(classes).T
-        if model.method == "nearest":
+        if classifier.head == "nearest":
             scores = cosines
         else:
             scores = softmax(latents)
-        if model.method == "ensemble":
-            scores = 0.5 * scores + 0.5 * heads.sharpness * cosines
+        if classifier.head == "ensemble":
+            scores = 0.5 * scores + 0.5 * heads["ensemble"].sharpness * cosines
         best.append(scores.argmax(dim=1))
     return torch.cat(best)
 
@@ -103,7 +104,8 @@ def test_classification(case: Case, mapped: np.ndarray, record: Callable) -> Non
     # Classes whose scores agree to the last digits may change places.
     assert (found == wanted).double().mean() >= 0.999
     n, f, c = case.shape
-    hidden, latent = model.config_.visual_hidden, model.config_.latent_features
+    config = model.system_.config
+    hidden, latent = config.visual_hidden, config.latent_features
     other = classifier(case)
     record(
         [
@@ -115,7 +117,7 @@ def test_classification(case: Case, mapped: np.ndarray, record: Callable) -> Non
         n=n,
         d=f,
         c=c,
-        method=case.method,
+        head=case.head,
         dtype=case.dtype,
         part="forward",
         threads=case.threads,

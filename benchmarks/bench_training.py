@@ -104,7 +104,7 @@ def test_training_step(case: Case, record: Callable) -> None:
         per_call=case.steps,
         job="training",
         sampler=case.sampler,
-        mode=config.mode,
+        preset="reference" if case.reference else "paper",
         n=batch,
         d=config.latent_features,
         c=case.classes,

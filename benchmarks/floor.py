@@ -33,7 +33,7 @@ from typing import NamedTuple
 import torch
 from shapes import Shape
 
-from mcfa_fast.inference import products
+from mcfa_fast.linear import linear as matrix_product
 
 FLOAT = 4
 
@@ -170,7 +170,7 @@ class Meter:
 
     def _sample(self) -> Rates:
         matmul = _best(lambda: torch.mm(self._left, self._right, out=self._product), 2)
-        onednn = _best(lambda: products.linear(self._left, self._right), 2)
+        onednn = _best(lambda: matrix_product(self._left, self._right), 2)
         exponential = _best(lambda: torch.exp(self._exponents, out=self._powers), 200)
         copy = _best(lambda: self._copy.copy_(self._source), 2)
         return Rates(

@@ -27,34 +27,34 @@ STEPS = {"native": None, "autograd": 10**9}
 
 
 class Timed(NamedTuple):
-    """One run: seconds by part, and both classifiers' accuracy in %."""
+    """One run: seconds by part, and both heads' accuracy in %."""
 
     training: float
-    classifiers: float
+    heads: float
     evaluation: float
     softmax: float
     nearest: float
 
     @property
     def seconds(self) -> float:
-        return self.training + self.classifiers + self.evaluation
+        return self.training + self.heads + self.evaluation
 
 
 def execute(dataset: mf.data.Dataset, split_name: str, seed: int, chunk_size: int | None) -> Timed:
-    """Train, fit both classifiers and evaluate them."""
+    """Train, fit all heads and evaluate two of them."""
     config = mf.MCFAConfig.paper("zsl", seed=seed, chunk_size=chunk_size)
     split = dataset.split(split_name, generalized=False)
     images = dataset.features[split.train], dataset.labels[split.train], dataset.semantics
     times = [time.perf_counter()]
-    model = mf.Trainer(config, *images).fit()
+    system = mf.Trainer(config, *images).fit()
     times.append(time.perf_counter())
-    classifier = mf.MCFAClassifier().fit_from_model(
-        model, *images, unseen_classes=split.unseen_classes
+    classifier = mf.MCFAClassifier().fit_heads(
+        system, *images, unseen_classes=split.unseen_classes
     )
     times.append(time.perf_counter())
     accuracies = [
-        100 * evaluate(classifier.set_params(method=method), dataset, split).accuracy
-        for method in ("softmax", "nearest")
+        100 * evaluate(classifier.with_head(head), dataset, split).accuracy
+        for head in ("softmax", "nearest")
     ]
     times.append(time.perf_counter())
     parts = [end - start for start, end in pairwise(times)]
@@ -74,20 +74,20 @@ def main(
     lines = [
         "# A whole run",
         "",
-        f"AID, split {split}, the paper's ZSL preset: 50 epochs, classifiers, evaluation; "
+        f"AID, split {split}, the paper's ZSL preset: 50 epochs, heads, evaluation; "
         f"written by `benchmarks/full_run.py` on {about['machine']}, {threads} thread(s), "
         f"mcfa_fast {about['version']} at {about['commit']}, "
         f"PyTorch {about['torch']}. Means over {seeds} "
         "seeds; accuracies with their standard deviation.",
         "",
-        "| step | seconds | training | classifiers | evaluation | softmax % | nearest % |",
+        "| step | seconds | training | heads | evaluation | softmax % | nearest % |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, chunk_size in STEPS.items():
         runs = [execute(dataset, split, seed, chunk_size) for seed in range(seeds)]
         seconds = [mean(run.seconds for run in runs)]
         seconds += [mean(getattr(run, part) for run in runs) for part in Timed._fields[:3]]
-        accuracies = [[getattr(run, method) for run in runs] for method in Timed._fields[3:]]
+        accuracies = [[getattr(run, head) for run in runs] for head in Timed._fields[3:]]
         cells = [f"{value:.1f}" for value in seconds]
         cells += [f"{mean(values):.1f} ± {stdev(values):.1f}" for values in accuracies]
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -24,7 +24,7 @@ from shapes import (
 from torch import Tensor
 
 from mcfa_fast import MCFAConfig, functional, reference
-from mcfa_fast.models import MCFAOutput
+from mcfa_fast.systems.vae.model import VAEOutput
 
 LIBRARY = "mcfa_fast"
 PLAIN = "plain formula"
@@ -109,7 +109,7 @@ def sampling(name: str) -> Contender:
     return Contender(name, partial(_sampling, module), oracle, quadratic=False)
 
 
-def plain_objective(config: MCFAConfig, output: MCFAOutput) -> Tensor:
+def plain_objective(config: MCFAConfig, output: VAEOutput) -> Tensor:
     """The total of :class:`mcfa_fast.MCFALoss`, its equations written plainly.
 
     For batches with instances of every row of ``semantics``.

@@ -77,7 +77,7 @@ def _cases(records: Records) -> Table:
         library = seconds[peers.LIBRARY]
         form = "in" if record.get("positives") == "in" else None
         top = f"top {record['k']}" if "k" in record else None
-        names = ("loss", "sampler", "mode", "method", "dtype")
+        names = ("loss", "sampler", "preset", "head", "dtype")
         details = (*(record.get(name) for name in names), form, top)
         kind = " ".join(filter(None, (record["job"], *details)))
         table.add_row(

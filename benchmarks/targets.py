@@ -68,8 +68,8 @@ def _losses(shape: Shape) -> str:
     return f"three losses, forward+backward, N = {shape.n:,}, D = {shape.d}, C = {shape.c}"
 
 
-def _training(n: int, mode: str = "paper") -> dict[str, Any]:
-    return {"job": "training", "n": n, "mode": mode, "threads": shapes.THREADS[-1]}
+def _training(n: int, preset: str = "paper") -> dict[str, Any]:
+    return {"job": "training", "n": n, "preset": preset, "threads": shapes.THREADS[-1]}
 
 
 def _step(n: int) -> str:
@@ -117,7 +117,7 @@ TARGETS = (
         {
             "job": "classification",
             "n": shapes.FILES.n,
-            "method": "softmax",
+            "head": "softmax",
             "dtype": "float32",
             "threads": shapes.THREADS[-1],
         },

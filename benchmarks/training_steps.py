@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import peers
 import torch
 from torch import Tensor
 
 import mcfa_fast as mf
 from mcfa_fast import _C
-from mcfa_fast.models import LossWeights, MCFAOutput
-from mcfa_fast.training.sampler import Batch, make_sampler
+from mcfa_fast.data.features import FeatureRows
+from mcfa_fast.data.inputs import TrainingData
+from mcfa_fast.systems.mcfa.objective import weights_of
+from mcfa_fast.systems.mcfa.system import MCFASystem
+from mcfa_fast.systems.vae.model import VAEOutput
+from mcfa_fast.training.loop import History, train
+from mcfa_fast.training.sampler import Batch, BatchSampler, EpisodicSampler, make_sampler
 
 
 class Data:
@@ -19,6 +25,7 @@ class Data:
 
     def __init__(self, config: mf.MCFAConfig, data: mf.data.Dataset) -> None:
         self.config = config
+        self.dataset = data
         self.raw = torch.from_numpy(data.features)
         self.labels = torch.from_numpy(data.labels)
         self.semantics = torch.from_numpy(data.semantics)
@@ -32,19 +39,34 @@ class Data:
 
     def first_batch(self) -> Batch:
         """The batch that values and gradients are compared on."""
-        return next(iter(make_sampler(self.config, self.labels, self.config.generator("sampler"))))
+        return next(iter(self.sampler(self.config.generator("sampler"))))
+
+    def sampler(self, generator: torch.Generator) -> EpisodicSampler | BatchSampler:
+        """The batches of the training."""
+        return make_sampler(self.config.training, self.labels, generator)
 
 
 class Library:
-    """An epoch of :class:`mcfa_fast.Trainer`."""
+    """An epoch of the library's training loop."""
 
     name = peers.LIBRARY
 
     def __init__(self, data: Data) -> None:
-        self._trainer = mf.Trainer(data.config, data.raw, data.labels, data.semantics)
+        system = MCFASystem(data.config, data.raw.shape[1], data.semantics.shape[1])
+        self._trainable = system.trainable(
+            TrainingData(
+                features=FeatureRows.of(data.dataset.features),
+                labels=data.dataset.labels,
+                semantics=data.semantics,
+                unseen_classes=np.array([], dtype=np.int64),
+                class_names=data.dataset.class_names,
+            )
+        )
+        self._history: History = []
 
     def epoch(self) -> None:
-        self._trainer._run_epoch(1)
+        done = len(self._history)
+        self._history = train(self._trainable, epochs=done + 1, history=self._history)
 
 
 class Plain:
@@ -56,12 +78,12 @@ class Plain:
         self._data = data
         self._model = data.model()
         self._optimizer = self._adam()
-        self._sampler = make_sampler(data.config, data.labels, data.config.generator("sampler"))
+        self._sampler = data.sampler(data.config.generator("sampler"))
         self._noise = data.config.generator("noise")
 
     def _adam(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(
-            self._model.parameters(), lr=self._data.config.learning_rate, amsgrad=True
+            self._model.parameters(), lr=self._data.config.training.learning_rate, amsgrad=True
         )
 
     def epoch(self) -> None:
@@ -86,7 +108,10 @@ class PlainFused(Plain):
 
     def _adam(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(
-            self._model.parameters(), lr=self._data.config.learning_rate, amsgrad=True, fused=True
+            self._model.parameters(),
+            lr=self._data.config.training.learning_rate,
+            amsgrad=True,
+            fused=True,
         )
 
 
@@ -100,7 +125,7 @@ class Authors:
         self._data = data
         self._model = data.model()
         self._optimizer = torch.optim.Adam(
-            self._model.parameters(), lr=data.config.learning_rate, amsgrad=True
+            self._model.parameters(), lr=data.config.training.learning_rate, amsgrad=True
         )
         self._noise = data.config.generator("noise")
         self._random = random.Random(0)
@@ -109,8 +134,8 @@ class Authors:
             self._rows.setdefault(label, []).append(row)
 
     def epoch(self) -> None:
-        data, config = self._data, self._data.config
-        for _ in range(len(make_sampler(config, data.labels, torch.Generator()))):
+        data, config = self._data, self._data.config.training
+        for _ in range(len(data.sampler(torch.Generator()))):
             classes = self._random.sample(sorted(self._rows), config.classes_per_batch)
             smallest = min(len(rows) for rows in self._rows.values())
             offsets = self._random.sample(range(smallest), config.instances_per_class)
@@ -143,13 +168,13 @@ def plain_loss(
 
 def plain_output(
     model: mf.MCFA, features: Tensor, semantics: Tensor, labels: Tensor, noise: torch.Generator
-) -> MCFAOutput:
+) -> VAEOutput:
     """What :class:`mcfa_fast.MCFA` computes, in PyTorch's own operations."""
     visual_mean, visual_logvar = model.visual.encode(features)
     semantic_mean, semantic_logvar = model.semantic.encode(semantics)
     visual = _sample(model, visual_mean, visual_logvar, noise)
     semantic = _sample(model, semantic_mean, semantic_logvar, noise)
-    return MCFAOutput(
+    return VAEOutput(
         features=features,
         semantics=semantics,
         labels=labels,
@@ -193,7 +218,7 @@ def authors_losses(
     scales = (torch.exp(visual_logvar / 2) - torch.exp(semantic_logvar / 2)[labels]).pow(2).sum(1)
     alignment = torch.sqrt(means + scales).sum()
     vtov, vtos, stov = peers.authors_contrastive(visual, semantic, labels, config.temperature)
-    weights = LossWeights.of(config)
+    weights = weights_of(config)
     total = (
         reconstruction
         + weights.kl * kl
@@ -245,7 +270,7 @@ def library_values(data: Data) -> list[Tensor]:
         data.features[batch.rows].double(),
         data.semantics[batch.classes].double(),
         batch.labels,
-        _C.LossWeights(**LossWeights.of(config)._asdict()),
+        _C.LossWeights(**weights_of(config)._asdict()),
         config.generator("noise"),
     )
     return [losses[0], *(parameter.grad for parameter in parameters)]
