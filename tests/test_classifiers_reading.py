@@ -33,7 +33,9 @@ def read(features):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("rows", [1, 16, 17, 18, 34, 100])
-@pytest.mark.parametrize("kind", ["array", "mapped", "read-only", "strided", "part of a map", "file"])
+@pytest.mark.parametrize(
+    "kind", ["array", "mapped", "read-only", "strided", "part of a map", "file"]
+)
 def test_every_kind_of_features_gives_the_same(dtype, rows, kind, small_chunks, tmp_path):
     features = images(rows, dtype=dtype)
     given = features.copy()
@@ -89,7 +91,8 @@ def test_values_that_are_not_finite_are_found(value, row, writeable, small_chunk
     features = images(40)
     features[row, 3] = value
     features.flags.writeable = writeable
-    with pytest.raises(ValueError, match=rf"features: NaN or infinity in row {row} \(in float32\)$"):
+    message = rf"features: NaN or infinity in row {row} \(in float32\)$"
+    with pytest.raises(ValueError, match=message):
         read(features)
 
 

@@ -110,6 +110,16 @@ class RunConfig(Options):
             content = {**content, "heads": made}
         return content
 
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        _check_head(self.head, tuple(self.heads), self.system)
+        if self.selection.rule == "test" and self.preset != "reference":
+            raise ValueError(
+                "selection: rule 'test' looks at test images, so that its results are optimistic; "
+                f"it is for preset 'reference' only, got {self.preset!r}"
+            )
+        return self
+
     def replace(self, changes: Mapping[str, Any]) -> RunConfig:
         """A validated copy with changes of options.
 
@@ -137,31 +147,29 @@ class RunConfig(Options):
                 system[option] = value
             else:
                 heads[owner][option] = value
-        return self.model_copy(
-            update={
-                "options": self.options.replace(**system) if system else self.options,
-                "heads": {
-                    name: type(own)(**{**own.model_dump(), **heads[name]})
-                    for name, own in self.heads.items()
-                },
-                "selection": SelectionConfig(**{**self.selection.model_dump(), **selection}),
-            }
+        return self._changed(
+            options=self.options.replace(**system) if system else self.options,
+            heads={
+                name: type(own)(**{**own.model_dump(), **heads[name]})
+                for name, own in self.heads.items()
+            },
+            selection=SelectionConfig(**{**self.selection.model_dump(), **selection}),
         )
 
-    def with_arguments(self, **changes: Any) -> RunConfig:
-        """A copy with another head or seed.
+    def with_arguments(self, *, head: str | None = None, seed: int | None = None) -> RunConfig:
+        """A copy with another head or seed, where one is given.
 
         Raises:
             ValueError: On a head that the system does not have.
         """
-        run = self
-        if changes.get("seed") is not None:
-            options = self.options.replace(seed=changes["seed"])
-            run = run.model_copy(update={"options": options})
-        if changes.get("head") is not None:
-            _check_head(changes["head"], tuple(self.heads), self.system)
-            run = run.model_copy(update={"head": changes["head"]})
-        return run
+        head = head or self.head
+        _check_head(head, tuple(self.heads), self.system)
+        options = self.options if seed is None else self.options.replace(seed=seed)
+        return self._changed(head=head, options=options)
+
+    def _changed(self, **fields: Any) -> RunConfig:
+        """A copy with other fields, validated, which ``model_copy`` would not do."""
+        return type(self)(**{**dict(self), **fields})
 
     @property
     def names(self) -> dict[str, Any]:
@@ -176,21 +184,32 @@ class RunConfig(Options):
             f"selection.{name}": value for name, value in self.selection.model_dump().items()
         }
 
+    def full_name(self, name: str) -> str:
+        """The one of :attr:`names` that a name means, as :meth:`replace` takes it.
+
+        Raises:
+            ValueError: On an unknown name.
+
+        Example:
+            >>> run = RunConfig.of("mcfa")
+            >>> run.full_name("whitening"), run.full_name("training.epochs")
+            ('nearest.whitening', 'epochs')
+        """
+        owner, option = self._owner(name)
+        return option if owner == "system" else f"{owner}.{option}"
+
     def settings(self, fixed: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """The settings that selection by rule "grid" chooses from, the present one first.
+        """The settings that selection by rule "grid" chooses from; the present one is among them.
 
         Args:
             fixed: Options that are not to be changed.
         """
-        entry = find(self.system)
-        grid = {
-            name: values for name, values in entry.grid.items() if name not in (fixed or {})
-        }
-        names = self.names
-        if "epochs" in grid:
+        entry, names = find(self.system), self.names
+        kept = {self.full_name(name) for name in fixed or {}}
+        grid = {name: values for name, values in entry.grid.items() if name not in kept}
+        if entry.shortens and "epochs" in grid:
             most = names["epochs"]
-            kept = tuple(value for value in grid["epochs"] if value < most)
-            grid = {**grid, "epochs": (*kept, most)} if entry.shortens else grid
+            grid["epochs"] = (*(value for value in grid["epochs"] if value < most), most)
         own = {name: names[name] for name in grid}
         points = [dict(zip(grid, point, strict=True)) for point in product(*grid.values())]
         return points if own in points else [own, *points]

@@ -54,7 +54,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         system: name of a system, its options (:class:`~mcfa_fast.systems.base.SystemConfig`), or a
-            whole :class:`~mcfa_fast.classifiers.config.RunConfig`, which says all of the next four.
+            whole :class:`~mcfa_fast.classifiers.config.RunConfig`, which says its task and preset.
         task: "zsl" predicts among the unseen classes by default, "gzsl" among all.
         preset: of the system; None is its first.
         head: which head answers: "scores", "softmax", "nearest" or "ensemble", as the system has
@@ -140,7 +140,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
             ValueError: on an unknown name, or an option out of its bounds.
         """
         if isinstance(self.system, RunConfig):
-            return self.system.with_arguments(head=self.head, seed=self.seed)
+            run = self.system.replace(self.options) if self.options else self.system
+            return run.with_arguments(head=self.head, seed=self.seed)
         run = RunConfig.of(
             self._DEFAULT if self.system is None else self.system,
             task=self.task,
@@ -215,7 +216,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         data = training_data(
             features, labels, semantics, class_names, unseen_classes, widths=widths
         )
-        run = self.run_config().model_copy(update={"options": system.config})
+        run = self.run_config()
+        if system.name != run.system:
+            raise ValueError(f"system: expected a trained {run.system}, got {system.name}")
+        run = run.model_copy(update={"options": system.config})
         return self._take(run, None, fit_heads(run, system, data, monitor), data.class_names)
 
     @property
