@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
@@ -24,34 +23,28 @@ from mcfa_fast.cli.common import (
     load_data,
     parse_seeds,
     parts,
+    say,
 )
-from mcfa_fast.studies import (
-    METHODS,
+from mcfa_fast.experiments.compare import (
     Comparison,
-    JobLog,
-    JobResult,
-    comparison_tables,
+    data_fingerprint,
+    job_identity,
     plan,
-    resolve_methods,
     resolve_splits,
-    rows_csv,
-    rows_of,
-    run_jobs,
-    to_markdown,
 )
-from mcfa_fast.experiments.compare import data_fingerprint, job_identity
-from mcfa_fast.experiments.jobs import Job
-from mcfa_fast.experiments.report import Table, check_against
-from mcfa_fast.storage.checkpoint import write_atomically
-from mcfa_fast.training.run_folder import claim
-
-_GROUPS = ", ".join(dict.fromkeys(method.group for method in METHODS.values()))
+from mcfa_fast.experiments.contestants import default_opponent, group_names, resolve_contestants
+from mcfa_fast.experiments.jobs import Job, JobLog, JobResult, run_jobs
+from mcfa_fast.experiments.report import Table, check_against, comparison_tables, to_markdown
+from mcfa_fast.experiments.table import rows_csv, rows_of
+from mcfa_fast.storage import claim, write_text
+from mcfa_fast.systems.registry import RECOMMENDED, find
 
 _HEAD = """# {title}
 
-Mean per-class accuracy in %, written by `mcfa-fast benchmark`. Hyperparameters, and for GZSL the
-calibration, were chosen inside the seen classes of each split. Intervals are of the paired t-test
-over splits.
+Mean per-class accuracy in %, written by `mcfa-fast benchmark`. For every system, options and for
+GZSL the calibration were chosen inside the seen classes of each split, on the same folds; where a
+note says so, on the test rows instead. Chance is a uniform guess among the candidates. Differences
+are to {opponent}; their intervals are of the paired t-test over splits.
 
 """
 
@@ -60,10 +53,14 @@ def benchmark(
     data: DataOption = "digits",
     features: FeaturesOption = None,
     semantics: SemanticsOption = None,
-    methods: Annotated[
+    systems: Annotated[
         str,
-        typer.Option(help=f"Methods or groups of them ({_GROUPS}), with commas."),
-    ] = "closed-form",
+        typer.Option(
+            metavar="NAME,...",
+            help="What to compare: systems, presets of one as 'mcfa:reference', groups "
+            f"({', '.join(group_names())}) or 'all' systems.",
+        ),
+    ] = f"{RECOMMENDED},closed-form",
     splits: Annotated[
         Optional[str],
         typer.Option(
@@ -79,45 +76,55 @@ def benchmark(
     ] = None,
     against: Annotated[
         Optional[str],
-        typer.Option(help="Classifier to compare with (default: the best baseline)."),
+        typer.Option(
+            metavar="NAME",
+            help="What differences are to, as the tables call it: SYSTEM[:PRESET][/HEAD] "
+            f"(default: {default_opponent()}, the recommended system).",
+        ),
     ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Compare methods on the same splits, each tuned inside the seen classes.
+    """Compare systems on the same splits, all tuned alike inside the seen classes.
 
-    Leaves results.csv, one line per run, and table.md: means over splits, and differences to one
-    method with their confidence intervals. A killed comparison resumes; runs that failed are tried
-    again. More methods, splits or seeds can be added later to the same folder. A folder is refused
-    when its results are of other data, of another version, or of a method whose options have
-    changed.
+    Leaves results.csv, one line per run and head, and table.md: means over splits beside chance,
+    and differences to one system with their confidence intervals. A killed comparison resumes; runs
+    that failed are tried again. More systems, splits or seeds can be added later to the same
+    folder. A folder is refused when its results are of other data, of another version, or of a
+    system whose options have changed.
     """
     with errors_as_messages():
         dataset = load_data({"data": data, "features": features, "semantics": semantics})
-        names = resolve_methods(parts(methods))
+        contestants = resolve_contestants(parts(systems))
         chosen_splits = resolve_splits(dataset, parts(splits) if splits else dataset.split_names)
-        planned = plan(names, chosen_splits, parts(tasks), parse_seeds(seeds))
+        planned = plan(contestants, chosen_splits, parts(tasks), parse_seeds(seeds))
         for split, task in {(job["split"], job["task"]) for job in planned}:
             dataset.split(split, generalized=task == "gzsl").check_testable()
         if not planned:
-            raise ValueError("splits: expected at least one run, but the data has no splits")
+            raise ValueError(
+                "systems, splits, tasks, seeds: expected at least one run, but there is none; has "
+                "the data splits?"
+            )
         out = out or default_folder("benchmark", dataset.name, features, semantics)
         out.mkdir(parents=True, exist_ok=True)
         fingerprints = data_fingerprint(dataset)
         claim(out / "benchmark.json", {"version": mf.__version__, **fingerprints})
         log = JobLog(out / "jobs.jsonl", partial(job_identity, fingerprints))
-        classifiers = [name + suffix for name in names for suffix in METHODS[name].rows]
-        check_against(against, [*classifiers, *(row.classifier for row in rows_of(log.results))])
+        labels = [one.label(head) for one in contestants for head in find(one.system).heads]
+        check_against(against, [*labels, *(row.label for row in rows_of(log.results))])
         work = Comparison(data, features, semantics, out / "runs", device)
         _run(planned, work, log, jobs)
         failed = [result for result in log.results if result.error is not None]
         rows = rows_of(log.results)
         tables = comparison_tables(rows, against)
-        text = _HEAD.format(title=f"{dataset.name}: {data}") + to_markdown(tables)
-        for name, content in (("results.csv", rows_csv(rows)), ("table.md", text)):
-            write_atomically(out / name, lambda file, content=content: file.write(content.encode()))
+        opponent = against or default_opponent()
+        text = _HEAD.format(title=f"{dataset.name}: {data}", opponent=opponent)
+        write_text(out / "results.csv", rows_csv(rows))
+        write_text(out / "table.md", text + to_markdown(tables))
         for table in tables:
             console.print(_rich(table))
-        console.print(f"results are in {out}", highlight=False, soft_wrap=True)
+        if all(row.label != opponent for row in rows):
+            say(f"no differences: there are no results of {opponent}; --against names another")
+        say(f"results are in {out}")
         if failed:
             fail(f"{len(failed)} of {len(log.results)} runs failed; run again to retry them")
 
@@ -133,7 +140,7 @@ def _run(planned: list[Job], work: Comparison, log: JobLog, workers: int) -> Non
             progress.advance(bar)
             if result.error is not None:
                 name = " ".join(map(str, result.job.values()))
-                console.print(f"[bold red]failed:[/] {name}\n{escape(result.error.rstrip())}")
+                console.print(f"failed: {name}\n{result.error.rstrip()}", style="red")
 
         run_jobs(planned, work, log, workers=workers, on_result=show)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -18,10 +17,13 @@ from mcfa_fast.cli.common import (
     DataOption,
     DeviceOption,
     FeaturesOption,
-    Method,
-    Mode,
-    Preset,
+    HeadOption,
+    PresetOption,
     SemanticsOption,
+    SettingsOption,
+    SystemOption,
+    Task,
+    TaskOption,
     console,
     default_folder,
     errors_as_messages,
@@ -30,11 +32,13 @@ from mcfa_fast.cli.common import (
     parse_seeds,
     parse_settings,
     parts,
+    say,
 )
-from mcfa_fast.selection.folds_old import FOLDS
 from mcfa_fast.experiments.space import Choice, Range, parse_choice, parse_range
 from mcfa_fast.experiments.sweep import SweepProgress, SweepResult
 from mcfa_fast.experiments.sweep import sweep as run_sweep
+from mcfa_fast.experiments.trials import TrialRow, best_trial
+from mcfa_fast.systems.registry import RECOMMENDED
 
 _BEST_SHOWN = 5
 
@@ -55,38 +59,35 @@ def sweep(
             help="Splits, with commas; a ratio as '20/10' is all its splits (default: all)."
         ),
     ] = None,
-    task: Annotated[Preset, typer.Option(help="What to tune for.")] = Preset.zsl,
-    mode: Annotated[Mode, typer.Option(help="Preset of all other options.")] = Mode.paper,
-    method: Annotated[
-        Optional[Method],
-        typer.Option(
-            help="Classifier to judge by (default: nearest for --mode best, else softmax)."
-        ),
-    ] = None,
+    system: SystemOption = None,
+    task: TaskOption = None,
+    preset: PresetOption = None,
+    head: HeadOption = None,
     search: Annotated[
         Optional[list[str]],
         typer.Option(
             metavar="KEY=LOW:HIGH[:log|:STEP]",
-            help="A range of values of an option of MCFAConfig; repeatable.",
+            help="A range of values of an option, by name as --set takes it; repeatable.",
         ),
     ] = None,
     choose: Annotated[
         Optional[list[str]],
         typer.Option(metavar="KEY=A,B,...", help="Values of an option; repeatable."),
     ] = None,
-    settings: Annotated[
-        Optional[list[str]],
-        typer.Option("--set", metavar="KEY=VALUE", help="Fix an option; repeatable."),
-    ] = None,
+    settings: SettingsOption = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the trainings, with commas.")] = "0",
-    folds: Annotated[int, typer.Option(help="Parts of the seen classes held out in turn.")] = FOLDS,
+    folds: Annotated[
+        Optional[int],
+        typer.Option(help="Parts of the seen classes held out in turn (default: the preset's)."),
+    ] = None,
     sampler: Annotated[
         Optional[SamplerName],
         typer.Option(help="How to choose trials (default: tpe, or grid if nothing has a range)."),
     ] = None,
     sampler_seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
     trials: Annotated[
-        Optional[int], typer.Option(help="Number of trials in all (default: 50; the whole grid).")
+        Optional[int],
+        typer.Option(help="Trials in all, that of the preset included (default: 50; the grid)."),
     ] = None,
     prune: Annotated[
         Optional[bool],
@@ -106,16 +107,20 @@ def sweep(
     ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Search for the options of MCFA that serve held-out seen classes best.
+    """Search for the options of a system that serve held-out seen classes best.
 
-    Test rows are never used. Leaves trials.csv, one line per trial, and best.json for
-    `mcfa-fast train --config`. A killed sweep resumes, and goes on with a higher --trials.
+    Test rows are never used. Trial 0 is the preset itself; another wins only when it is ahead by
+    more than its standard error over the folds. Leaves trials.csv, one line per trial, and
+    best.json, the winner, for `mcfa-fast train --config`. A killed sweep resumes, and goes on with
+    a higher --trials.
     """
     with errors_as_messages():
         space = _space(search or [], choose or [])
+        name, goal = system or RECOMMENDED, (task or Task.zsl).value
         if out is None:
-            name = load_data({"data": data, "features": features, "semantics": semantics}).name
-            out = default_folder("sweep", name, features, semantics, task.value, mode.value)
+            source = {"data": data, "features": features, "semantics": semantics}
+            folder = load_data(source).name, features, semantics, name, preset, goal, head
+            out = default_folder("sweep", *folder)
         with _shown() as show:
             result = run_sweep(
                 out,
@@ -124,10 +129,11 @@ def sweep(
                 features=features,
                 semantics=semantics,
                 splits=parts(splits) if splits else None,
-                task=task.value,
-                mode=mode.value,
-                method=method and method.value,
-                fixed=parse_settings(settings or []),
+                system=name,
+                task=goal,
+                preset=preset,
+                head=head,
+                fixed=parse_settings(settings),
                 seeds=parse_seeds(seeds),
                 folds=folds,
                 sampler=sampler and sampler.value,
@@ -139,7 +145,7 @@ def sweep(
                 device=device,
                 on_progress=show,
             )
-        _report(result, out, list(space))
+        _report(result, out, goal)
 
 
 def _space(ranges: list[str], choices: list[str]) -> dict[str, Range | Choice]:
@@ -171,21 +177,16 @@ def _shown() -> Iterator[Callable[[SweepProgress], None]]:
                 text += f", best {100 * state.best.value:.1f}% (trial {state.best.number})"
             progress.update(bar, completed=state.trials, total=state.of_trials, description=text)
             if state.failure is not None:
-                console.print(f"[bold red]a trial failed:[/] {escape(state.failure.rstrip())}")
+                console.print(f"a trial failed: {state.failure.rstrip()}", style="red")
 
         yield show
 
 
-def _report(result: SweepResult, out: Path, options: list[str]) -> None:
+def _report(result: SweepResult, out: Path, task: str) -> None:
     complete = [row for row in result.rows if row.state == "complete"]
-    best = sorted(complete, key=lambda row: -row.value)[:_BEST_SHOWN]
-    table = Table(title=f"Best of {len(complete)} complete trials: validation score in %")
-    for column in ("trial", "score", *options):
-        table.add_column(column, justify="right")
-    for row in best:
-        values = [_text(row.options[key]) for key in options]
-        table.add_row(str(row.number), f"{100 * row.value:.1f}", *values)
-    console.print(table)
+    if complete:
+        console.print(_best_trials(result, complete, task))
+        say(_verdict(result))
     if result.importances:
         table = Table("option", title="Share in the variance of scores")
         table.add_column("%", justify="right")
@@ -194,11 +195,49 @@ def _report(result: SweepResult, out: Path, options: list[str]) -> None:
         console.print(table)
     states = Counter(row.state for row in result.rows)
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
-    console.print(f"trials: {counts}; results are in {out}", highlight=False, soft_wrap=True)
+    say(f"trials: {counts}; results are in {out}")
     if states["unfinished"]:
         fail(f"{states['unfinished']} trials are unfinished; run again to run them again")
-    if result.best is None:
+    if not complete:
         fail(f"no trial is complete, see {out / 'trials.csv'}")
+
+
+def _best_trials(result: SweepResult, complete: list[TrialRow], task: str) -> Table:
+    """The preset, and the best of the others."""
+    low, high = min(result.fold_classes), max(result.fold_classes)
+    among = str(low) if low == high else f"{low} to {high}"
+    measure = {
+        "zsl": f"accuracy in % among {among} held-out classes",
+        "gzsl": f"harmonic mean in % among all {among} seen classes, some of them held out",
+    }[task]
+    table = Table(title=f"Best of {len(complete)} complete trials: {measure}")
+    options = list(complete[0].options)
+    for column in ("trial", "score", "± s.e.", *options):
+        table.add_column(column, justify="right")
+    others = [row for row in complete if row.number > 0]
+    best = sorted(others, key=lambda row: -row.value)[:_BEST_SHOWN]
+    for row in [row for row in complete if row.number == 0] + best:
+        name = "preset" if row.number == 0 else str(row.number)
+        values = [_text(row.options[key]) for key in options]
+        table.add_row(name, f"{100 * row.value:.1f}", f"{100 * row.error:.1f}", *values)
+    return table
+
+
+def _verdict(result: SweepResult) -> str:
+    """Who wins, and why."""
+    preset, winner = result.rows[0], result.winner
+    best = best_trial(result.rows)
+    if winner is None:
+        return "the preset is not finished, so that nobody wins yet"
+    if preset.state != "complete":
+        return f"trial {winner.number} wins: the preset is {preset.state}"
+    if best.number == 0:
+        return "the preset wins: no trial is ahead of it"
+    lead = f"ahead by {100 * (best.value - preset.value):.1f} points"
+    error = f"its standard error over folds, {100 * best.error:.1f}"
+    if winner.number == 0:
+        return f"the preset stays: trial {best.number} is {lead}, no more than {error}"
+    return f"trial {winner.number} wins: it is {lead}, more than {error}"
 
 
 def _text(value: Any) -> str:

@@ -1,26 +1,32 @@
-"""Methods compared on the same splits: what the jobs are, and what each does."""
+"""Systems compared on the same splits: what the jobs are, and what each does."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from mcfa_fast import __version__, data
-from mcfa_fast.systems.mcfa.config import Task
-from mcfa_fast.data.chunks import row_chunks
 from mcfa_fast.data.dataset import Dataset
+from mcfa_fast.data.features import FeatureRows
+from mcfa_fast.data.splits import Split
 from mcfa_fast.data.splits_json import splits_to_json
+from mcfa_fast.evaluation.warnings import ResultWarning
+from mcfa_fast.experiments.contestants import Contestant
 from mcfa_fast.experiments.jobs import Job
-from mcfa_fast.experiments.methods_old import METHODS
-from mcfa_fast.training.run_folder import fingerprint
+from mcfa_fast.experiments.run import run
+from mcfa_fast.storage.identity import fingerprint
+from mcfa_fast.systems.presets import Task, check_task
+from mcfa_fast.systems.registry import find
 
 __all__ = [
     "Comparison",
@@ -32,15 +38,17 @@ __all__ = [
     "split_ratio",
 ]
 
+_NAME_LENGTH = 100
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """The work of one job: a method, trained and evaluated on a split. It can be pickled.
+    """The work of one job: a contestant, trained and evaluated on a split. It can be pickled.
 
     Attributes:
         data, features, semantics: what :func:`mcfa_fast.data.load` is given.
-        folder: where methods keep what they resume from.
-        device: where to train.
+        folder: where every job has the folder of its run, and resumes.
+        device: where to compute.
     """
 
     data: str
@@ -50,25 +58,64 @@ class Comparison:
     device: str = "cpu"
 
     def __call__(self, job: Job) -> list[dict[str, Any]]:
-        """One row of results per classifier of the job's method."""
+        """One row of results per head of the job's contestant."""
         dataset = load_once(self.data, self.features, self.semantics)
-        name, split, task, seed = (job[key] for key in ("method", "split", "task", "seed"))
-        folder = self.folder / f"{task}-{name}-{split}-{seed}".replace("/", "_").replace(":", "_")
-        outcomes = METHODS[name].run(dataset, split, task, seed, device=self.device, folder=folder)
-        rows = []
-        for suffix, outcome in zip(METHODS[name].rows, outcomes, strict=True):
-            result = outcome.evaluation
-            row = {"classifier": name + suffix, "accuracy": result.accuracy}
-            if result.generalized is not None:
-                values = result.generalized
-                names = ("seen", "unseen", "harmonic", "ausuc", "calibration")
-                row |= {key: getattr(values, key) for key in names}
-            rows.append(row | {"chosen": dict(outcome.chosen), "note": result.note})
-        return rows
+        contestant = Contestant(job["system"], job["preset"])
+        config = contestant.config(job["task"], job["seed"])
+        split = dataset.split(job["split"], generalized=config.task == "gzsl")
+        folder = self.run_folder(job)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResultWarning)  # the tables say what chance is
+            run(config, dataset, split, run_dir=folder, device=self.device)
+        content = json.loads((folder / "results.json").read_bytes())
+        return [_row(contestant, head, split, content) for head in content["results"]]
+
+    def run_folder(self, job: Job) -> Path:
+        """The folder of a job's run."""
+        text = "-".join(str(job[key]) for key in ("task", "system", "preset", "split", "seed"))
+        digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()  # "_" is not unique
+        name = re.sub(r"[^\w.=+-]", "_", text)[:_NAME_LENGTH]
+        return self.folder / f"{name}-{digest}"
+
+
+def _row(
+    contestant: Contestant, head: str, split: Split, content: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A head's results, from the content of a run's ``results.json``."""
+    result = content["results"][head]
+    row = {
+        "label": contestant.label(head),
+        "head": head,
+        "seen_classes": len(split.seen_classes),
+        "unseen_classes": len(split.unseen_classes),
+        "accuracy": result["accuracy"],
+    }
+    if result["generalized"] is not None:
+        names = ("seen", "unseen", "harmonic", "ausuc", "calibration")
+        row |= {name: result["generalized"][name] for name in names}
+    return row | {"chosen": _chosen(head, split, content), "note": result["note"]}
+
+
+def _chosen(head: str, split: Split, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What was chosen on folds of the seen classes, and how good it was there."""
+    selection = content["selection"]
+    if selection is None:
+        return {}
+    all_seen = [len(split.seen_classes)] * len(selection["held_out"])
+    chosen = {
+        "setting": selection["setting"],
+        "fold_score": selection["score"],
+        "fold_classes": all_seen if split.generalized else selection["held_out"],
+        "by_head": content["run"]["head"],
+    }
+    return chosen | ({"weight": selection["weight"]} if head == "ensemble" else {})
 
 
 def plan(
-    methods: Sequence[str], splits: Sequence[str], tasks: Sequence[str], seeds: Sequence[int]
+    contestants: Sequence[Contestant],
+    splits: Sequence[str],
+    tasks: Sequence[Task],
+    seeds: Sequence[int],
 ) -> list[Job]:
     """Every combination as a job, those of one split and task beside each other.
 
@@ -76,15 +123,15 @@ def plan(
         ValueError: on an unknown task.
 
     Example:
-        >>> plan(["eszsl"], ["20/10:0"], ["zsl"], [0])
-        [{'method': 'eszsl', 'split': '20/10:0', 'task': 'zsl', 'seed': 0}]
+        >>> (job,) = plan([Contestant("mcfa", "v0")], ["20/10:0"], ["zsl"], [0])
+        >>> " ".join(map(str, job.values()))
+        'mcfa v0 20/10:0 zsl 0'
     """
     for task in tasks:
-        if task not in get_args(Task):
-            raise ValueError(f"tasks: expected 'zsl' or 'gzsl', got {task!r}")
+        check_task(task)
     return [
-        {"method": method, "split": split, "task": task, "seed": seed}
-        for task, split, seed, method in product(tasks, splits, seeds, methods)
+        {**vars(contestant), "split": split, "task": task, "seed": seed}
+        for task, split, seed, contestant in product(tasks, splits, seeds, contestants)
     ]
 
 
@@ -115,14 +162,12 @@ def resolve_splits(dataset: Dataset, names: Sequence[str]) -> list[str]:
 
 def data_fingerprint(dataset: Dataset) -> dict[str, str]:
     """A short text for each part of a dataset that changes with its content."""
-    features = dataset.features
-    chunks = (torch.from_numpy(features[rows].copy()) for rows in row_chunks(len(features), 8192))
     splits = None
     if dataset.splits is not None:
         content = json.dumps(splits_to_json(dataset.splits, dataset.class_names))
         splits = hashlib.sha256(content.encode()).hexdigest()[:16]
     return {
-        "features": fingerprint(chunks),
+        "features": FeatureRows(dataset.features).fingerprint,
         "labels": fingerprint([torch.from_numpy(dataset.labels)]),
         "semantics": fingerprint([torch.from_numpy(dataset.semantics)]),
         "splits": splits or "none",
@@ -136,17 +181,23 @@ def job_identity(fingerprints: Mapping[str, str], job: Job) -> dict[str, Any]:
 
     Args:
         fingerprints: what :func:`data_fingerprint` says.
-        job: one of :func:`plan`, perhaps of a method that there is no more.
+        job: one of :func:`plan`, perhaps of a system or preset that there is no more.
 
     Example:
-        >>> job_identity({}, plan(["ridge"], ["20/10:0"], ["zsl"], [0])[0])["method"]["estimator"]
-        'Ridge'
+        >>> (job,) = plan([Contestant("mcfa", "paper")], ["20/10:0"], ["zsl"], [0])
+        >>> identity = job_identity({}, job)
+        >>> identity["run"]["options"]["training"]["epochs"], identity["grid"]
+        (50, {'epochs': (10, 20, 30, 40)})
     """
-    method = METHODS.get(job["method"])
+    try:
+        run = Contestant(job["system"], job["preset"]).config(job["task"], job["seed"])
+    except ValueError:
+        return {"version": __version__, "data": dict(fingerprints), "run": None, "grid": None}
     return {
         "version": __version__,
         "data": dict(fingerprints),
-        "method": method and method.identity(job["task"], job["seed"]),
+        "run": run.model_dump(mode="json"),
+        "grid": dict(find(run.system).grid),
     }
 
 

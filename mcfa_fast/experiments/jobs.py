@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import connection, get_context, parent_process
@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 import torch
 from threadpoolctl import threadpool_limits
 
-from mcfa_fast.storage.checkpoint import CheckpointError
-from mcfa_fast.training.run_folder import changes
+from mcfa_fast.storage import CheckpointError, changes
 
-__all__ = ["WORKER_DIED", "Finished", "JobLog", "JobResult", "in_workers", "run_jobs"]
+__all__ = ["WORKER_DIED", "Finished", "Job", "JobLog", "JobResult", "in_workers", "run_jobs"]
 
 Job = dict[str, Any]
 Work = Callable[[Job], list[dict[str, Any]]]
@@ -195,8 +194,10 @@ def in_workers(
     try:
         while True:
             while len(running) < workers and (job := next(source, ended)) is not ended:
-                worker = idle.pop() if idle else _new_worker()
-                running[worker.submit(_execute, work, job)] = (job, worker, time.perf_counter())
+                with _safe_path():  # the process starts with the first job, not before
+                    worker = idle.pop() if idle else _new_worker()
+                    future = worker.submit(_execute, work, job)
+                running[future] = (job, worker, time.perf_counter())
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -230,6 +231,25 @@ def _new_worker() -> ProcessPoolExecutor:
     """One process of its own: when it dies, it is known whose job it was."""
     # A forked copy of a process that has used threads may hang.
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_worker)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """New interpreters do not look for modules in the current folder.
+
+    They are started with ``-c``, for which Python looks there first: a ``random.py`` or
+    ``pickle.py`` that happens to lie there would be run, before the path of this process is taken
+    over. Python 3.10 does not know the variable.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _start_worker() -> None:

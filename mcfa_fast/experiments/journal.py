@@ -9,25 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 from filelock import FileLock, Timeout
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mcfa_fast.experiments.jobs import whole_lines
 from mcfa_fast.experiments.space import Choice, Range, Space
 from mcfa_fast.experiments.trials import TrialRow
-from mcfa_fast.storage.checkpoint import CheckpointError
-
-try:
-    import optuna
-    from optuna.distributions import (
-        BaseDistribution,
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import FrozenTrial, Trial, TrialState
-except ModuleNotFoundError as error:
-    raise ImportError("sweeps need Optuna: pip install 'mcfa_fast[tune]'") from error
+from mcfa_fast.storage import CheckpointError
 
 __all__ = ["Journal", "exclusive"]
 
@@ -50,7 +46,9 @@ class Journal:
     Args:
         path: the file; created if absent.
         space: what varies.
-        points: the grid, point k for trial k; None samples.
+        preset: values of all options of the space, which trial 0 tries, whether or not they are in
+            the space.
+        points: the grid, point k for trial k from 1 on; None samples.
         sampler: "tpe", or another for uniform points where there is no grid.
         sampler_seed: its seed.
         prune: whether :meth:`Trial.should_prune` is ever true: from the second step on, below the
@@ -65,6 +63,7 @@ class Journal:
         path: Path,
         space: Space,
         *,
+        preset: dict[str, Any],
         points: list[dict[str, Any]] | None,
         sampler: str,
         sampler_seed: int,
@@ -76,6 +75,8 @@ class Journal:
             for key, dimension in space.items()
             if isinstance(dimension, Choice)
         }
+        self._preset = preset
+        self._preset_is_inside = all(preset[key] in space[key] for key in space)
         self._points, self._sampler, self._seed = points, sampler, sampler_seed
         whole_lines(path)
         backend = JournalFileBackend(str(path), lock_obj=_Held())
@@ -120,17 +121,20 @@ class Journal:
         number = len(self.trials)
         self.study.sampler = self._sampler_of(number)
         waiting = len(self.study.get_trials(deepcopy=False)) > number
-        if self._points is not None and not waiting:
+        point = self._point(number)
+        if point is not None and not waiting:
             self.study.enqueue_trial(
                 {
                     key: _label(value) if key in self._labels else value
-                    for key, value in self._points[number].items()
+                    for key, value in point.items()
                 }
             )
         return self._suggest(self.study.ask())
 
     def options(self, trial: Trial | FrozenTrial) -> dict[str, Any]:
-        """The options of MCFA that a trial's parameters stand for."""
+        """The options that a trial's parameters stand for."""
+        if trial.number == 0:
+            return dict(self._preset)
         return {
             key: self._labels[key][value] if key in self._labels else value
             for key, value in trial.params.items()
@@ -151,12 +155,18 @@ class Journal:
 
         Empty with fewer than five complete trials, or when all their values are the same.
         """
-        complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        complete = [
+            trial
+            for trial in self.trials
+            if trial.state == TrialState.COMPLETE and len(trial.params) == len(self._distributions)
+        ]
         if len(complete) < 5 or len({trial.value for trial in complete}) == 1:
             return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         try:
-            shares = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+            shares = optuna.importance.get_param_importances(
+                self.study, evaluator=evaluator, params=list(self._distributions)
+            )
         except RuntimeError:  # no tree of the forest has found any variance
             return {}
         return {key: float(share) for key, share in shares.items()}
@@ -170,11 +180,20 @@ class Journal:
             options=self.options(trial),
             splits={split: score for split, (score, _) in splits.items()},
             calibrations={s: c for s, (_, c) in splits.items() if c is not None},
+            folds=tuple(trial.user_attrs.get("folds", ())),
             seconds=trial.user_attrs.get("seconds"),
             note=trial.user_attrs.get("note", ""),
         )
 
+    def _point(self, number: int) -> dict[str, Any] | None:
+        """The values that a trial is given; None where it is sampled, or has no parameters."""
+        if number == 0:
+            return self._preset if self._preset_is_inside else None
+        return None if self._points is None else self._points[number - 1]
+
     def _suggest(self, trial: Trial) -> Trial:
+        if trial.number == 0 and not self._preset_is_inside:
+            return trial  # its values are none that Optuna knows of
         left = self.trials[trial.number]
         for key, distribution in self._distributions.items():
             if key in left.params and not distribution.single():

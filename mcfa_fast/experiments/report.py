@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mcfa_fast.experiments.methods_old import BASELINE_GROUPS, METHODS
-from mcfa_fast.experiments.table import MEASURES, Row, Spread, differences, spread
+from mcfa_fast.experiments.contestants import default_opponent
+from mcfa_fast.experiments.table import MEASURES, Row, Spread, chance, differences, spread
 
 __all__ = ["Table", "check_against", "comparison_tables", "to_markdown"]
 
@@ -31,30 +31,32 @@ class Table:
 def comparison_tables(rows: Sequence[Row], against: str | None = None) -> list[Table]:
     """For every task and ratio one table of means over splits, and one of paired differences.
 
-    There is no table of differences without another classifier on two or more of the same splits.
+    There is no table of differences without the opponent and another on two or more of the same
+    splits.
 
     Args:
         rows: all results.
-        against: classifier that the others are compared with; None is, for each task and ratio,
-            the baseline with the highest headline.
+        against: label that the others are compared with, the same in all tables; None is the
+            recommended system.
     """
+    opponent = against or default_opponent()
     tables = []
     for task, ratio in dict.fromkeys((row.task, row.ratio) for row in rows):
         groups: dict[str, list[Row]] = {}
         for row in rows:
             if (row.task, row.ratio) == (task, ratio):
-                groups.setdefault(row.classifier, []).append(row)
+                groups.setdefault(row.label, []).append(row)
         tables.append(_means(task, ratio, groups))
-        if (reference := against or _best_baseline(groups)) in groups:
-            gaps = _differences(task, ratio, groups, reference)
+        if opponent in groups:
+            gaps = _differences(task, ratio, groups, opponent)
             tables += [gaps] if gaps.rows else []
     return tables
 
 
-def check_against(against: str | None, classifiers: Sequence[str]) -> None:
-    """Raise a ValueError unless `against` is one of the classifiers or None."""
-    if against is not None and against not in classifiers:
-        names = ", ".join(dict.fromkeys(classifiers))
+def check_against(against: str | None, labels: Sequence[str]) -> None:
+    """Raise a ValueError unless `against` is one of the labels or None."""
+    if against is not None and against not in labels:
+        names = ", ".join(dict.fromkeys(labels))
         raise ValueError(f"against: expected one of {names}, got {against!r}")
 
 
@@ -70,22 +72,19 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _means(task: str, ratio: str, groups: dict[str, list[Row]]) -> Table:
-    notes = any(row.note for group in groups.values() for row in group)
-    lines = []
+    every = [row for group in groups.values() for row in group]
+    notes = any(row.note for row in every)
+    guesses = (f"{100 * chance(every, measure):.1f}" for measure in MEASURES[task])
+    splits = str(len({row.split for row in every}))
+    lines = [("chance", *guesses, splits, *([""] if notes else []))]
     for name, group in groups.items():
         cells = [spread(group, measure) for measure in MEASURES[task]]
-        lines.append(
-            (
-                name,
-                *map(_spread_text, cells),
-                str(cells[0].splits),
-                *([group[0].note] if notes else []),
-            )
-        )
+        note = [group[0].note] if notes else []
+        lines.append((name, *map(_spread_text, cells), str(cells[0].splits), *note))
     return Table(
         f"{task.upper()} {ratio}: mean ± standard deviation over splits, in %",
         (
-            "classifier",
+            "system",
             *(_COLUMNS[measure] for measure in MEASURES[task]),
             "splits",
             *(["note"] if notes else []),
@@ -94,32 +93,19 @@ def _means(task: str, ratio: str, groups: dict[str, list[Row]]) -> Table:
     )
 
 
-def _differences(task: str, ratio: str, groups: dict[str, list[Row]], reference: str) -> Table:
+def _differences(task: str, ratio: str, groups: dict[str, list[Row]], opponent: str) -> Table:
     lines = []
     for name, group in groups.items():
-        gap = None if name == reference else differences(group, groups[reference])
+        gap = None if name == opponent else differences(group, groups[opponent])
         if gap is not None:
             interval = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
             lines.append((name, f"{100 * gap.mean:+.1f}", interval, str(gap.splits)))
     headline = "H" if task == "gzsl" else "accuracy"
     return Table(
-        f"{task.upper()} {ratio}: {headline} less that of {reference}, in points",
-        ("classifier", "difference", "95% interval", "splits"),
+        f"{task.upper()} {ratio}: {headline} less that of {opponent}, in points",
+        ("system", "difference", "95% interval", "splits"),
         tuple(lines),
     )
-
-
-def _best_baseline(groups: dict[str, list[Row]]) -> str | None:
-    baselines = {
-        name + suffix
-        for name, method in METHODS.items()
-        if method.group in BASELINE_GROUPS
-        for suffix in method.rows
-    }
-    scores = {
-        name: spread(group, "headline").mean for name, group in groups.items() if name in baselines
-    }
-    return max(scores, key=scores.get, default=None)
 
 
 def _spread_text(value: Spread) -> str:

@@ -1,4 +1,4 @@
-"""A whole experiment: train on a split's seen classes, classify its test images, write it down."""
+"""A whole run: train on a split's seen classes, classify its test images, write it down."""
 
 from __future__ import annotations
 
@@ -6,74 +6,86 @@ import csv
 import io
 import json
 import os
-from dataclasses import asdict, replace
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.classifiers.config import RunConfig
+from mcfa_fast.classifiers.heads import HEADS
+from mcfa_fast.classifiers.heads.base import Monitor
+from mcfa_fast.classifiers.zero_shot import ZeroShotClassifier
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.data.splits import Split
 from mcfa_fast.evaluation.curve import SeenUnseenCurve
 from mcfa_fast.evaluation.evaluate import Evaluation, evaluate
 from mcfa_fast.evaluation.metrics import harmonic_mean, mean_class_accuracy
-from mcfa_fast.classifiers.bulk import encode_means
-from mcfa_fast.classifiers.classifier_old import MCFAClassifier
-from mcfa_fast.classifiers.heads_old import METHODS, ClassifierHeads, Monitor
-from mcfa_fast.systems.mcfa.model import MCFA
-from mcfa_fast.storage.checkpoint import write_atomically
-from mcfa_fast.training.trainer import Trainer
+from mcfa_fast.evaluation.warnings import ResultWarning, warnings_of
+from mcfa_fast.storage.atomic import write_text
+from mcfa_fast.systems.registry import find
 
-__all__ = ["OPTIMISTIC", "evaluate_methods", "run"]
+__all__ = ["OPTIMISTIC", "evaluate_heads", "run", "selects_on_test"]
 
 OPTIMISTIC = "optimistic: best test epoch"
+"""The note of results whose epoch was chosen on the test rows that they are of."""
 
 
 def run(
-    config: MCFAConfig,
+    config: RunConfig,
     dataset: Dataset,
     split: Split | str | None = None,
     *,
+    fixed: Mapping[str, Any] | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> dict[str, Evaluation]:
-    """Train the model and both classifiers on a split and evaluate them on its test rows.
+    """Train a system and fit its heads on a split, and evaluate every head on its test rows.
 
-    With `run_dir`, a killed run resumes there, and the folder ends up with the training run's own
-    files (configuration, checkpoint, metrics), ``classifier.pt`` for
-    :meth:`~mcfa_fast.classifiers.classifier_old.MCFAClassifier.load`, ``results.json`` and, for a
-    generalized task, the curves as ``curve_METHOD.csv``. The classifier's method is
-    :attr:`~mcfa_fast.systems.mcfa.config.MCFAConfig.recommended_method`.
+    With `run_dir`, a killed run resumes there, and the folder ends up with the files of the
+    training (identity, checkpoint, metrics), ``selection.json`` if something was chosen,
+    ``run.json``, the run as it was trained, ``classifier.pt`` for
+    :meth:`~mcfa_fast.classifiers.zero_shot.ZeroShotClassifier.load`, ``results.json`` and, for a
+    generalized task, the curves as ``curve_HEAD.csv``. A run in the same folder with other options
+    of heads or of selection does not train again: the heads are fitted anew.
 
-    Test rows are used for the final evaluation only. The one exception is ``selection="test"``,
-    which the authors' code does and only ``mode="reference"`` allows: it keeps the epoch of the
-    softmax classifier that is best on the test rows, and its results carry the note
+    Test rows are used for the final evaluation only. The one exception is the selection rule
+    "test" of reference presets: it keeps the epoch of the softmax head that is best on the test
+    rows, as the authors' code does, and results of heads that depend on it carry the note
     "optimistic: best test epoch".
 
+    Warns:
+        ResultWarning: of results that ought not to be relied on, see
+            :func:`~mcfa_fast.evaluation.warnings.warnings_of`.
+
     Args:
-        config: all options; its task decides whether the split is a generalized one.
-        dataset: the data.
+        config: what to train; its task decides whether the split is a generalized one.
+        dataset: the data; features of a memory-mapped file are read batch by batch.
         split: a split of it or the name of one; None is its first.
+        fixed: options, of the values they have in `config`, that selection may not change.
         run_dir: folder of the run; None writes nothing.
-        device: where to train and encode.
+        device: where to compute.
         progress: show progress bars.
 
     Returns:
-        An :class:`~mcfa_fast.evaluation.evaluate.Evaluation` per method: "softmax", "nearest" and
-        "ensemble". Nothing if no unseen class of the split has test rows.
+        An :class:`~mcfa_fast.evaluation.evaluate.Evaluation` per head. Nothing if no unseen class
+        of the split has test rows.
 
     Raises:
-        ValueError: when the split does not suit the task, or lacks the test rows that
-            ``selection="test"`` needs, or `run_dir` holds another run.
+        ValueError: when the split does not suit the task, a rule "test" comes from elsewhere than a
+            reference preset or lacks its test rows, or `run_dir` holds another run.
 
     Example:
         >>> from mcfa_fast import data
-        >>> config = MCFAConfig.paper("gzsl", epochs=1, classifier_epochs=1)
+        >>> config = RunConfig.of("dual-encoder", task="gzsl", options={"epochs": 1})
         >>> results = run(config, data.load("digits"), "7/3:0")
-        >>> sorted(results), results["nearest"].split
-        (['ensemble', 'nearest', 'softmax'], '7/3:0')
+        >>> list(results), results["nearest"].split
+        (['nearest'], '7/3:0')
     """
     generalized = config.task == "gzsl"
     if not isinstance(split, Split):
@@ -83,35 +95,30 @@ def run(
             f"split: expected generalized={generalized} for task {config.task!r}, "
             f"got generalized={split.generalized}"
         )
-    run_dir = None if run_dir is None else Path(run_dir)
-    method = config.recommended_method
-    classifier = MCFAClassifier(
-        config, method=method, device=device, run_dir=run_dir, progress=progress
+    classifier = ZeroShotClassifier(
+        config, task=config.task, options=fixed, device=device, run_dir=run_dir, progress=progress
     )
-    images = dataset.features[split.train], dataset.labels[split.train], dataset.semantics
-    classes = {"class_names": dataset.class_names, "unseen_classes": split.unseen_classes}
-    if config.selection == "test":
-        split.check_testable()
-        model = Trainer(config, *images, device=device, run_dir=run_dir, progress=progress).fit()
-        monitor = _test_monitor(model, dataset, split)
-        classifier.fit_from_model(model, *images, **classes, monitor=monitor)
-    else:
-        classifier.fit(*images, **classes)
-
-    results = evaluate_methods(classifier, dataset, split)
-    if config.selection == "test":
-        for method in ("softmax", "ensemble"):  # both use the epoch of the softmax that was chosen
-            results[method] = replace(results[method], note=OPTIMISTIC)
+    classifier.fit(
+        dataset.rows(split.train),
+        dataset.labels[split.train],
+        dataset.semantics,
+        class_names=dataset.class_names,
+        unseen_classes=split.unseen_classes,
+        monitor=_monitor(config, dataset, split),
+    )
+    results = evaluate_heads(classifier, dataset, split)
     if run_dir is not None:
-        classifier.save(run_dir / "classifier.pt")
-        _write_results(run_dir, config, classifier, results)
+        _write(Path(run_dir), classifier, results)
+    for head, result in results.items():
+        for sentence in warnings_of(result):
+            warnings.warn(f"{config.system}, {head}: {sentence}", ResultWarning, stacklevel=2)
     return results
 
 
-def evaluate_methods(
-    classifier: MCFAClassifier, dataset: Dataset, split: Split
+def evaluate_heads(
+    classifier: ZeroShotClassifier, dataset: Dataset, split: Split
 ) -> dict[str, Evaluation]:
-    """Evaluate a fitted classifier by every method, and leave it with its own.
+    """Evaluate a fitted classifier with each of its heads.
 
     Args:
         classifier: fitted on the split's training rows, with the dataset's class indices.
@@ -119,7 +126,8 @@ def evaluate_methods(
         split: its test rows are evaluated.
 
     Returns:
-        An evaluation per method; nothing if no unseen class of the split has test rows.
+        An evaluation per head; nothing if no unseen class of the split has test rows. Heads whose
+        epoch was chosen on test rows have the note :data:`OPTIMISTIC`.
 
     Raises:
         ValueError: see :func:`~mcfa_fast.evaluation.evaluate.evaluate`.
@@ -128,33 +136,53 @@ def evaluate_methods(
         >>> from mcfa_fast import data
         >>> digits = data.load("digits")
         >>> split = digits.split("7/3:0", generalized=False)
-        >>> config = MCFAConfig.paper("zsl", epochs=1, classifier_epochs=1)
-        >>> classifier = MCFAClassifier(config).fit(
-        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
-        ... )
-        >>> list(evaluate_methods(classifier, digits, split)), classifier.method
-        (['softmax', 'nearest', 'ensemble'], 'softmax')
+        >>> images = digits.rows(split.train), digits.labels[split.train], digits.semantics
+        >>> classifier = ZeroShotClassifier("eszsl").fit(*images)
+        >>> list(evaluate_heads(classifier, digits, split))
+        ['scores']
     """
     if not split.test_unseen.size:
         return {}
-    own = classifier.method
-    results = {
-        method: evaluate(classifier.set_params(method=method), dataset, split) for method in METHODS
-    }
-    classifier.set_params(method=own)
+    of_test = classifier.run_.selection.rule == "test"
+    results = {}
+    for name in classifier.heads_:
+        result = evaluate(classifier.with_head(name), dataset, split)
+        optimistic = of_test and "softmax" in (name, *HEADS[name].needs)
+        results[name] = replace(result, note=OPTIMISTIC) if optimistic else result
     return results
 
 
-def _test_monitor(model: MCFA, dataset: Dataset, split: Split) -> Monitor:
+def selects_on_test(config: RunConfig) -> bool:
+    """Whether a run keeps the epoch that is best on test rows.
+
+    Raises:
+        ValueError: when it does so although its preset does not, or has no epochs to choose from.
+    """
+    if config.selection.rule != "test":
+        return False
+    preset = find(config.system).presets[config.preset](config.task)
+    if preset.selection.get("rule") != "test" or "softmax" not in config.heads:
+        raise ValueError(
+            "selection: rule 'test' looks at test rows, which reference presets alone may do; got "
+            f"{config.system}:{config.preset}"
+        )
+    return True
+
+
+def _monitor(config: RunConfig, dataset: Dataset, split: Split) -> Monitor | None:
     """What the authors' code selects by: accuracy on the test rows (H if generalized)."""
+    if not selects_on_test(config):
+        return None
+    split.check_testable()
     rows = np.concatenate([split.test_seen, split.test_unseen])
     labels = dataset.labels[rows]
-    latents = encode_means(model, dataset.features[rows])
     of_unseen = np.isin(labels, split.unseen_classes)
+    embedded: list[Tensor] = []  # by the system, which is the same in all epochs
 
-    def monitor(epoch: int, heads: ClassifierHeads) -> float:
-        classes = heads.softmax_classes
-        predictions = classes[heads.scores(latents, classes, "softmax").argmax(dim=1)].numpy()
+    def monitor(epoch: int, head: Any) -> float:  # the softmax head
+        embedded.extend([] if embedded else map(head.system.embed, dataset.rows(rows).chunks()))
+        columns = [head.log_probabilities(part).argmax(dim=1) for part in embedded]
+        predictions = head.classes[torch.cat(columns)].numpy()
         unseen = mean_class_accuracy(labels[of_unseen], predictions[of_unseen])
         if not split.generalized:
             return unseen
@@ -164,23 +192,22 @@ def _test_monitor(model: MCFA, dataset: Dataset, split: Split) -> Monitor:
     return monitor
 
 
-def _write_results(
-    run_dir: Path,
-    config: MCFAConfig,
-    classifier: MCFAClassifier,
-    results: dict[str, Evaluation],
-) -> None:
-    content = {
-        "config": config.model_dump(mode="json"),
-        "validation": classifier.validation_ and asdict(classifier.validation_),
-        "results": {method: result.to_dict() for method, result in results.items()},
+def _write(run_dir: Path, classifier: ZeroShotClassifier, results: dict[str, Evaluation]) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)  # a closed form keeps nothing of its own there
+    config, selection = classifier.run_, classifier.selection_
+    write_text(run_dir / "run.json", config.model_dump_json(indent=2) + "\n")
+    classifier.save(run_dir / "classifier.pt")
+    content: dict[str, Any] = {
+        "run": config.model_dump(mode="json"),
+        "selection": selection and selection.to_dict(),
+        "results": {head: result.to_dict() for head, result in results.items()},
     }
-    for method, result in results.items():
+    for head, result in results.items():
         if result.generalized is not None:
             # Thousands of points: a table of their own is of more use than a list in the summary.
-            del content["results"][method]["generalized"]["curve"]
-            _write_text(run_dir / f"curve_{method}.csv", _curve_csv(result.generalized.curve))
-    _write_text(run_dir / "results.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+            del content["results"][head]["generalized"]["curve"]
+            write_text(run_dir / f"curve_{head}.csv", _curve_csv(result.generalized.curve))
+    write_text(run_dir / "results.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _curve_csv(curve: SeenUnseenCurve) -> str:
@@ -191,7 +218,3 @@ def _curve_csv(curve: SeenUnseenCurve) -> str:
     starts = ["-inf", *curve.breakpoints.tolist()]
     writer.writerows(zip(starts, curve.seen.tolist(), curve.unseen.tolist(), strict=True))
     return text.getvalue()
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,4 +1,4 @@
-"""What a sweep may vary: ranges and choices of values for options of MCFA."""
+"""What a sweep may vary: ranges and choices of values for the options of a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.classifiers.config import RunConfig
+from mcfa_fast.classifiers.heads import HEADS
+from mcfa_fast.training.config import TrainingConfig
 
-__all__ = ["Choice", "Range", "Space", "grid", "parse_choice", "parse_range", "resolve_space"]
-
-_ELSEWHERE = {"task": "task", "mode": "mode", "seed": "seeds"}
+__all__ = [
+    "Choice",
+    "Range",
+    "Space",
+    "grid",
+    "parse_choice",
+    "parse_range",
+    "resolve_space",
+    "searchable",
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,11 @@ class Range:
         number = int((high - low) // step) + 1
         return tuple(type(self.low)(low + k * step) for k in range(number))
 
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high if self.values is None else value in self.values
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -88,6 +102,9 @@ class Choice:
             raise ValueError("expected one value or more, got none")
         if len({json.dumps(value) for value in self.values}) < len(self.values):
             raise ValueError(f"expected different values, got {list(self.values)}")
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.values
 
 
 Space = Mapping[str, Range | Choice]
@@ -143,31 +160,32 @@ def parse_choice(text: str) -> tuple[str, Choice]:
         raise ValueError(f"choose: {key}: {error}") from None
 
 
-def resolve_space(space: Space, base: MCFAConfig) -> dict[str, Range | Choice]:
-    """The space with every value of its option's own type, after a check against the options.
+def resolve_space(space: Space, base: RunConfig) -> dict[str, Range | Choice]:
+    """The space by full names, every value of its option's own type, after a check against both.
 
     Args:
-        space: what varies.
-        base: the other options; each value must be valid together with them.
+        space: what varies, by name as :meth:`~mcfa_fast.classifiers.config.RunConfig.replace` takes
+            it.
+        base: the run; each value must be valid together with its other options.
 
     Raises:
-        ValueError: on an unknown option, one that is given in another way, a range of an option
-            that is no number, or a value out of the option's bounds.
+        ValueError: on an unknown option, one given twice or in another way, one that the head that
+            answers does not depend on, a range of an option that is no number, or a value out of
+            the option's bounds.
 
     Example:
-        >>> resolve_space({"learning_rate": Choice((1, 2))}, MCFAConfig())
+        >>> resolve_space({"learning_rate": Choice((1, 2))}, RunConfig.of("mcfa"))
         {'learning_rate': Choice(values=(1.0, 2.0))}
     """
     resolved: dict[str, Range | Choice] = {}
-    for key, dimension in space.items():
-        if key in _ELSEWHERE:
-            raise ValueError(f"{key}: not to be searched, it is given by {_ELSEWHERE[key]!r}")
-        if key not in MCFAConfig.model_fields:
-            raise ValueError(f"{key}: no option of MCFAConfig, so it cannot be searched")
+    for name, dimension in space.items():
+        key = searchable(name, base)
+        if key in resolved:
+            raise ValueError(f"{name}: expected to be searched once, but it is {key}, too")
         if isinstance(dimension, Choice):
             resolved[key] = Choice(tuple(_checked(base, key, v) for v in dimension.values))
             continue
-        number = _number_type(key)
+        number = _number_type(base, key)
         if number is None:
             raise ValueError(f"{key}: not a number, so it has no range; give values to choose from")
         # Before conversion, so that a fraction is an error for an option of whole numbers.
@@ -177,6 +195,32 @@ def resolve_space(space: Space, base: MCFAConfig) -> dict[str, Range | Choice]:
         step = None if dimension.step is None else number(dimension.step)
         resolved[key] = Range(number(low), number(high), dimension.log, step)
     return resolved
+
+
+def searchable(name: str, base: RunConfig) -> str:
+    """The full name of an option that a sweep can vary.
+
+    Raises:
+        ValueError: when there is no such option, or scores on folds do not depend on it.
+
+    Example:
+        >>> searchable("nearest.whitening", RunConfig.of("mcfa", head="ensemble"))
+        'nearest.whitening'
+        >>> searchable("nearest.whitening", RunConfig.of("mcfa", head="softmax"))
+        Traceback (most recent call last):
+        ValueError: nearest.whitening: not to be searched, the head 'softmax' does not depend on it
+    """
+    if name == "seed":
+        raise ValueError("seed: not to be searched, it is given by 'seeds'")
+    key = base.full_name(name)
+    owner = key.rpartition(".")[0]
+    if owner == "selection":
+        raise ValueError(f"{key}: not to be searched, scores on folds do not depend on it")
+    if owner and owner not in (base.head, *HEADS[base.head].needs):
+        raise ValueError(
+            f"{key}: not to be searched, the head {base.head!r} does not depend on it"
+        )
+    return key
 
 
 def grid(space: Space) -> list[dict[str, Any]]:
@@ -196,19 +240,19 @@ def grid(space: Space) -> list[dict[str, Any]]:
     return [dict(zip(space, point, strict=True)) for point in points]
 
 
-def _checked(base: MCFAConfig, key: str, value: Any) -> Any:
+def _checked(base: RunConfig, key: str, value: Any) -> Any:
     """The value as the option holds it."""
-    if value == "test" and key == "selection":
-        raise ValueError("selection: 'test' looks at test rows, which a sweep never does")
     try:
-        return getattr(base.replace(**{key: value}), key)
+        return base.replace({key: value}).names[key]
     except ValidationError as error:
         message = "; ".join(problem["msg"] for problem in error.errors())
         raise ValueError(f"{key}: {message}, got {value!r}") from None
 
 
-def _number_type(key: str) -> type | None:
-    annotation = MCFAConfig.model_fields[key].annotation
+def _number_type(base: RunConfig, key: str) -> type | None:
+    owner, _, option = key.rpartition(".")
+    fields = type(base.heads[owner] if owner else base.options).model_fields
+    annotation = fields.get(option, TrainingConfig.model_fields.get(option)).annotation
     union = get_origin(annotation) in (Union, UnionType)
     kinds = get_args(annotation) if union else (annotation,)
     return next((kind for kind in (int, float) if kind in kinds), None)

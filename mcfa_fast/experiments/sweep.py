@@ -1,4 +1,4 @@
-"""Search for hyperparameters of MCFA on held-out seen classes, over many runs at once."""
+"""Search for options of a system on held-out seen classes, over many runs at once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mcfa_fast import __version__
-from mcfa_fast.systems.mcfa.config import MCFAConfig, Task
-from mcfa_fast.classifiers.heads_old import Method
-from mcfa_fast.selection.folds_old import FOLDS
+from mcfa_fast._extras import require
+from mcfa_fast.classifiers.config import RunConfig
 from mcfa_fast.experiments.jobs import WORKER_DIED, Finished, in_workers
 from mcfa_fast.experiments.space import Range, Space, grid
 from mcfa_fast.experiments.sweep_plan import SweepPlan, base_config
 from mcfa_fast.experiments.trial_score import FoldRun, FoldTraining, TrialScore
-from mcfa_fast.experiments.trials import TrialRow, best_trial, trials_csv
-from mcfa_fast.storage.checkpoint import write_atomically
-from mcfa_fast.training.run_folder import claim
+from mcfa_fast.experiments.trials import TrialRow, best_trial, trials_csv, winner
+from mcfa_fast.storage import claim, write_text
+from mcfa_fast.systems.presets import Task
+from mcfa_fast.systems.registry import RECOMMENDED
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -39,14 +39,20 @@ class SweepResult:
     """What a sweep has found.
 
     Attributes:
-        rows: all trials.
-        best: configuration of the best trial, with the first seed; None when none is complete.
+        rows: all trials, that of the preset first.
+        winner: the best trial if it is ahead of the preset by more than its standard error, else
+            the preset's; None when none is complete.
+        config: the winner's run, with the first seed.
         importances: share of every option in the variance of the values; empty when unknown.
+        fold_classes: number of classes among which test rows are told apart, per fold of every
+            split and seed: a score means little without.
     """
 
     rows: list[TrialRow]
-    best: MCFAConfig | None
+    winner: TrialRow | None
+    config: RunConfig | None
     importances: dict[str, float]
+    fold_classes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,13 @@ def sweep(
     features: str | None = None,
     semantics: str | None = None,
     splits: Sequence[str] | None = None,
+    system: str = RECOMMENDED,
     task: Task = "zsl",
-    mode: str = "paper",
-    method: Method | None = None,
+    preset: str | None = None,
+    head: str | None = None,
     fixed: Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0,),
-    folds: int = FOLDS,
+    folds: int | None = None,
     sampler: Sampler | None = None,
     sampler_seed: int = 0,
     trials: int | None = None,
@@ -93,34 +100,42 @@ def sweep(
     device: str = "cpu",
     on_progress: Callable[[SweepProgress], None] | None = None,
 ) -> SweepResult:
-    """Try configurations of MCFA, each judged by cross-validation over classes.
+    """Try configurations of a system, each judged by cross-validation over classes.
 
-    For every split and seed, the seen classes are divided into folds; each fold in turn plays the
-    unseen classes. A trial's value is the mean over splits and seeds of its mean accuracy among
-    the held-out classes, or for "gzsl" of the highest harmonic mean that one calibration reaches
-    on all folds. No test row of a split is looked at for that split. Several splits share classes,
-    though: where the chosen configuration must know nothing of a split's unseen classes, sweep
-    this split alone.
+    For every split and seed, the seen classes are divided into the folds of all selection
+    (:func:`~mcfa_fast.selection.folds.selection_folds`); each fold in turn plays the unseen
+    classes. A trial's value is the mean over splits and seeds of its mean accuracy among the
+    held-out classes, or for "gzsl" of the highest harmonic mean that one calibration reaches on all
+    folds. No test row of a split is looked at for that split. Several splits share classes, though:
+    where the chosen configuration must know nothing of a split's unseen classes, sweep this split
+    alone.
 
-    The folder `out` gets ``journal.log`` (Optuna's), ``trials.csv`` and ``best.json``. The same
-    call resumes a killed sweep; a higher number of trials goes on with it.
+    Trial 0 is the preset itself. The best of many trials is ahead of it by chance as well, so that
+    it wins only when it is ahead by more than its standard error over the folds; else the preset
+    does.
+
+    The folder `out` gets ``journal.log`` (Optuna's), ``trials.csv`` and ``best.json``, the winner's
+    run for ``mcfa-fast train --config``. The same call resumes a killed sweep; a higher number of
+    trials goes on with it.
 
     Args:
         out: folder of the sweep.
-        search: options of :class:`~mcfa_fast.systems.mcfa.config.MCFAConfig` that vary, by name.
+        search: options that vary, by name as
+            :meth:`~mcfa_fast.classifiers.config.RunConfig.replace` takes them.
         data, features, semantics: see :func:`mcfa_fast.data.load`.
         splits: names of splits or ratios; None is all splits of the data.
+        system: name of the system.
         task: conventional or generalized.
-        mode: preset of the other options. Its ``selection="test"`` becomes "last".
-        method: which classifier is judged; None is the one that the preset is meant for.
-        fixed: options that differ from the preset.
+        preset: of the system; None is its first. A rule "test" of it becomes "none".
+        head: which head is judged; None is the preset's.
+        fixed: options that differ from the preset, in trial 0 as well.
         seeds: seeds of every random stream; each is a training of its own.
-        folds: number of folds; fewer where there are too few classes.
+        folds: number of folds, fewer where there are too few classes; None is the preset's.
         sampler: None is "tpe" when something has a range, else "grid".
         sampler_seed: seed of the sampler.
-        trials: number of trials in all; None is the whole grid, or 50.
+        trials: number of trials in all, the preset's included; None is the whole grid, or 50.
         prune: stop trials whose running mean is below the median of the others; None does unless
-            there is a grid.
+            there is a grid. The preset is always finished.
         jobs: number of worker processes, with one thread each. A script that calls this needs the
             usual ``if __name__ == "__main__":`` of programs that start processes.
         timeout: begin no trial after so many seconds; those that have begun are finished.
@@ -132,12 +147,12 @@ def sweep(
         ValueError: on an option that is unknown or out of its bounds, too few classes, or a folder
             that belongs to another sweep or in which one is running.
     """
-    from mcfa_fast.experiments.journal import Journal, exclusive  # needs Optuna
+    require("tune", "sweep")
+    from mcfa_fast.experiments.journal import Journal, exclusive  # Optuna is slow to import
 
     fixed = fixed or {}
-    base = base_config(task, mode, fixed)
-    method = method or base.recommended_method
-    training = FoldTraining(base, data, features, semantics, folds, method, device)
+    base = base_config(system, task=task, preset=preset, head=head, fixed=fixed, folds=folds)
+    training = FoldTraining(base, data, features, semantics, device)
     plan = SweepPlan.make(search, fixed, training, splits, seeds)
     for name, number in (("trials", trials), ("jobs", jobs)):
         if number is not None and number < 1:
@@ -150,8 +165,8 @@ def sweep(
     points = None
     wanted = trials or _TRIALS
     if sampler == "grid":
-        points = grid(plan.space)
-        wanted = min(trials or len(points), len(points))
+        points = [point for point in grid(plan.space) if point != plan.preset]
+        wanted = min(trials or len(points) + 1, len(points) + 1)
     prune = points is None if prune is None else prune
 
     out = Path(out)
@@ -159,10 +174,11 @@ def sweep(
     with exclusive(out):
         rule = {"sampler": sampler, "sampler_seed": sampler_seed, "prune": prune}
         claim(out / "sweep.json", {"version": __version__, **plan.identity, **rule})
-        journal = Journal(out / "journal.log", plan.space, points=points, **rule)
+        path = out / "journal.log"
+        journal = Journal(path, plan.space, preset=plan.preset, points=points, **rule)
         run = _Run(plan, journal, out, wanted, timeout, on_progress)
         run.work(jobs)
-        return SweepResult(*run.write(), journal.importances())
+        return SweepResult(*run.write(), journal.importances(), plan.fold_classes)
 
 
 @dataclass
@@ -193,17 +209,17 @@ class _Run:
             for result in results:
                 self._count(result)
 
-    def write(self) -> tuple[list[TrialRow], MCFAConfig | None]:
-        """Write the results of all trials so far; returns them, and the best configuration."""
+    def write(self) -> tuple[list[TrialRow], TrialRow | None, RunConfig | None]:
+        """Write the results of all trials so far; returns them, the winner and its run."""
         rows = self.journal.rows()
         generalized = self.plan.training.base.task == "gzsl"
         table = trials_csv(rows, list(self.plan.space), self.plan.splits, generalized=generalized)
-        _write(self.out / "trials.csv", table)
-        best = best_trial(rows)
-        config = best and self.plan.training.config(best.options, self.plan.seeds[0])
+        write_text(self.out / "trials.csv", table)
+        won = winner(rows)
+        config = won and self.plan.training.config(won.options, self.plan.seeds[0])
         if config is not None:
-            _write(self.out / "best.json", config.model_dump_json(indent=2) + "\n")
-        return rows, config
+            write_text(self.out / "best.json", config.model_dump_json(indent=2) + "\n")
+        return rows, won, config
 
     def _runs(self) -> Iterator[FoldRun]:
         """Trainings in order, each asked for when a worker is free.
@@ -246,7 +262,7 @@ class _Run:
                 self.journal.report(active.trial, value, step)
             if active.score.complete:
                 self._end(active, "complete")
-            elif active.trial.should_prune():
+            elif run.trial > 0 and active.trial.should_prune():
                 self._end(active, "pruned", "below the median")
             else:
                 self._tell_progress(active)
@@ -259,6 +275,7 @@ class _Run:
         if state == "complete":
             value = active.score.value()
             trial.set_user_attr("splits", active.score.splits())
+            trial.set_user_attr("folds", active.score.folds())
         self.journal.end(trial, state, value)
         self.write()
         self._tell_progress(active, note if state == "failed" else None)
@@ -278,6 +295,3 @@ class _Run:
             )
         )
 
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))

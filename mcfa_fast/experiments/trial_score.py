@@ -1,4 +1,4 @@
-"""The score of one configuration of MCFA: the mean over trainings on folds of seen classes."""
+"""The score of one configuration of a run: the mean over trainings on folds of seen classes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.classifiers.config import RunConfig
+from mcfa_fast.classifiers.selecting import fold_scores
 from mcfa_fast.data.dataset import Dataset
-from mcfa_fast.selection.outcome import FoldOutcome, combine, fold_outcome
-from mcfa_fast.classifiers.classifier_old import MCFAClassifier
-from mcfa_fast.classifiers.heads_old import Method
+from mcfa_fast.data.inputs import training_data
+from mcfa_fast.evaluation.curve import SeenUnseenCurve
 from mcfa_fast.experiments.compare import load_once
-from mcfa_fast.selection.folds_old import selection_folds
+from mcfa_fast.selection.folds import ClassFold, FoldOutcome, combine, fold_outcome, selection_folds
 
 __all__ = ["FoldRun", "FoldTraining", "Part", "TrialScore", "parts_of"]
 
@@ -41,49 +41,37 @@ class FoldTraining:
     """The work of one job: train on a fold, and test on the classes held out. It can be pickled.
 
     Attributes:
-        base: options that are the same in all trials.
+        base: the run; trials change options of it, and its head is tested.
         data, features, semantics: what :func:`mcfa_fast.data.load` is given.
-        folds: number of folds.
-        method: which classifier is tested.
         device: where to train.
     """
 
-    base: MCFAConfig
+    base: RunConfig
     data: str
     features: str | None
     semantics: str | None
-    folds: int
-    method: Method
     device: str = "cpu"
 
     def __call__(self, run: FoldRun) -> FoldOutcome:
         """The outcome; None when the training diverges."""
         dataset = load_once(self.data, self.features, self.semantics)
         config = self.config(run.options, run.part.seed)
-        generalized = config.task == "gzsl"
-        rows = dataset.split(run.part.split, generalized=generalized).train
-        fold = selection_folds(
-            dataset.labels[rows], self.folds, generalized=generalized, seed=run.part.seed
-        )[run.part.fold]
-        if config.selection == "folds":
-            config = config.replace(selection="last")  # this fold's curve needs no calibration
-        classifier = MCFAClassifier(config, method=self.method, device=self.device)
-        try:
-            classifier.fit(
-                dataset.features[rows[fold.train]],
-                fold.labels[fold.train],
-                dataset.semantics[fold.classes],
-            )
-        except FloatingPointError:
-            return None
-        scores = classifier.decision_function(
-            dataset.features[rows[fold.test]], candidates=fold.candidates, calibration=0.0
+        split = dataset.split(run.part.split, generalized=config.task == "gzsl")
+        labels = dataset.labels[split.train]
+        data = training_data(
+            dataset.rows(split.train),
+            labels,
+            dataset.semantics,
+            dataset.class_names,
+            split.unseen_classes,
         )
+        fold = _folds(labels, config)[run.part.fold]
+        (scores,) = fold_scores(config, data, fold, [{}], self.device)
         return fold_outcome(scores, fold)
 
-    def config(self, options: Mapping[str, Any], seed: int) -> MCFAConfig:
+    def config(self, options: Mapping[str, Any], seed: int) -> RunConfig:
         """The configuration of a trial."""
-        return self.base.replace(seed=seed, **options)
+        return self.base.replace(options).with_arguments(seed=seed)
 
 
 class TrialScore:
@@ -123,12 +111,14 @@ class TrialScore:
 
     def value(self, parts: int | None = None) -> float:
         """Mean score over splits and seeds, of the first `parts` outcomes (None: of all)."""
-        return float(np.mean([score for _, _, score in self._groups(parts)]))
+        groups = self._groups(parts).values()
+        return float(np.mean([combine(outcomes)[1] for outcomes in groups]))
 
     def splits(self) -> dict[str, tuple[float, float | None]]:
         """Per split: score and calibration (None for task "zsl"), as means over seeds."""
         table: dict[str, list[tuple[float, float | None]]] = {}
-        for split, calibration, score in self._groups():
+        for (split, _), outcomes in self._groups().items():
+            calibration, score = combine(outcomes)
             table.setdefault(split, []).append((score, calibration))
         return {
             split: tuple(None if None in column else float(np.mean(column)) for column in columns)
@@ -137,31 +127,48 @@ class TrialScore:
             )
         }
 
-    def _groups(self, parts: int | None = None) -> list[tuple[str, float | None, float]]:
-        """Split, calibration and score of every split and seed, each over its folds."""
+    def folds(self) -> list[float]:
+        """The score of every fold, with the calibration that all folds of its split share."""
+        return [
+            outcome.at(calibration).harmonic if isinstance(outcome, SeenUnseenCurve) else outcome
+            for outcomes in self._groups().values()
+            for calibration in [combine(outcomes)[0]]
+            for outcome in outcomes
+        ]
+
+    def _groups(self, parts: int | None = None) -> dict[tuple[str, int], list[FoldOutcome]]:
+        """The outcomes of every split and seed."""
         groups: dict[tuple[str, int], list[FoldOutcome]] = {}
         for step, part in enumerate(self._parts[:parts]):
             groups.setdefault((part.split, part.seed), []).append(self._outcomes[step])
-        return [(split, *combine(outcomes)) for (split, _), outcomes in groups.items()]
+        return groups
 
 
 def parts_of(
-    dataset: Dataset, splits: Sequence[str], seeds: Sequence[int], folds: int, *, generalized: bool
-) -> tuple[list[Part], int]:
-    """Every part, and the lowest number of classes that one of them trains on.
+    dataset: Dataset, splits: Sequence[str], seeds: Sequence[int], config: RunConfig
+) -> tuple[list[Part], list[ClassFold]]:
+    """Every part with its fold, by the run's number of folds.
 
     The first folds of all splits and seeds come first, so that early means cover all of them.
 
     Raises:
         ValueError: when a split has too few seen classes.
     """
-    parts, fewest = [], len(dataset.class_names)
+    found = []
     for split in splits:
-        labels = dataset.labels[dataset.split(split, generalized=generalized).train]
+        labels = dataset.labels[dataset.split(split, generalized=config.task == "gzsl").train]
         for seed in seeds:
-            for k, fold in enumerate(
-                selection_folds(labels, folds, generalized=generalized, seed=seed)
-            ):
-                parts.append(Part(split, seed, k))
-                fewest = min(fewest, len(fold.classes) - len(fold.held_out))
-    return sorted(parts, key=lambda part: part.fold), fewest
+            folds = _folds(labels, config.with_arguments(seed=seed))
+            found += [(Part(split, seed, number), fold) for number, fold in enumerate(folds)]
+    found.sort(key=lambda pair: pair[0].fold)
+    return [part for part, _ in found], [fold for _, fold in found]
+
+
+def _folds(labels: np.ndarray, config: RunConfig) -> list[ClassFold]:
+    """The folds on which every system with this seed is judged."""
+    return selection_folds(
+        labels,
+        config.selection.folds,
+        generalized=config.task == "gzsl",
+        seed=config.options.seed,
+    )

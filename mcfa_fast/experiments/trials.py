@@ -1,4 +1,4 @@
-"""The trials of a sweep as rows of results."""
+"""The trials of a sweep as rows of results, and which of them wins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["TrialRow", "best_trial", "trials_csv"]
+import numpy as np
+
+__all__ = ["TrialRow", "best_trial", "trials_csv", "winner"]
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,14 @@ class TrialRow:
     """One trial.
 
     Attributes:
-        number: counted from 0.
+        number: counted from 0, which is the preset itself.
         state: "complete", "pruned" (also when training diverged), "failed", or "unfinished" when
             its process died, so that it is run again next time.
         value: its score in 0..1; None unless complete.
-        options: the options of MCFA that were searched.
+        options: the options that were searched.
         splits: score per split.
         calibrations: calibration per split that goes with the score; empty for task "zsl".
+        folds: score of every fold of every split and seed; empty unless complete.
         seconds: duration of all its trainings together.
         note: why it is not complete.
     """
@@ -34,14 +37,40 @@ class TrialRow:
     options: Mapping[str, Any]
     splits: Mapping[str, float]
     calibrations: Mapping[str, float]
+    folds: tuple[float, ...]
     seconds: float | None
     note: str
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the value, from the spread over folds; None unless complete."""
+        if self.value is None:
+            return None
+        return float(np.std(self.folds, ddof=1) / np.sqrt(len(self.folds)))
 
 
 def best_trial(rows: Iterable[TrialRow]) -> TrialRow | None:
     """The (first) complete trial of highest value; None without one."""
     complete = [row for row in rows if row.state == "complete"]
     return max(complete, key=lambda row: row.value, default=None)
+
+
+def winner(rows: Sequence[TrialRow]) -> TrialRow | None:
+    """The best trial if it is ahead of the preset by more than its own standard error.
+
+    Else the preset, trial 0: the best of many trials is ahead by chance as well. A preset that is
+    not complete because it failed or diverged is no opponent.
+
+    Source:
+        The rule of one standard error: Breiman et al., "Classification and Regression Trees", 1984,
+        Section 3.4.3.
+    """
+    best = best_trial(rows)
+    if best is None or rows[0].state == "unfinished":
+        return None
+    if rows[0].state != "complete":
+        return best
+    return best if best.value - rows[0].value > best.error else rows[0]
 
 
 def trials_csv(
@@ -58,15 +87,15 @@ def trials_csv(
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     calibrations = [f"calibration {split}" for split in splits] if generalized else []
-    writer.writerow(
-        ["trial", "state", "value", *options, *splits, *calibrations, "seconds", "note"]
-    )
+    columns = ["trial", "state", "value", "standard_error", *options, *splits, *calibrations]
+    writer.writerow([*columns, "seconds", "note"])
     for row in rows:
         writer.writerow(
             [
                 row.number,
                 row.state,
                 row.value,
+                row.error,
                 *(_cell(row.options[key]) if key in row.options else None for key in options),
                 *map(row.splits.get, splits),
                 *(map(row.calibrations.get, splits) if generalized else []),
@@ -79,4 +108,4 @@ def trials_csv(
 
 def _cell(value: Any) -> Any:
     """None as "null", which is not the empty cell of a trial without the option."""
-    return json.dumps(value) if value is None or isinstance(value, (tuple, bool)) else value
+    return json.dumps(value) if value is None or isinstance(value, tuple | bool) else value
