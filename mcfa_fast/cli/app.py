@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Zero-shot classification with MCFA: classify images of classes never seen in training.",
+    help="Zero-shot classification: classify images of classes never seen in training.",
     epilog="Start with `mcfa-fast demo`, which needs no data. Exit codes: 0 success, 1 the data, "
     "a file or an option's value is bad, 2 wrong usage.",
 )

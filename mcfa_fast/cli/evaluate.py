@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Optional
 
 import numpy as np
@@ -10,18 +11,20 @@ import typer
 from mcfa_fast.cli.common import (
     CalibrationOption,
     DeviceOption,
+    HeadOption,
     RunArgument,
     console,
     errors_as_messages,
     load_classifier,
     load_data,
-    print_own_classifier,
     read_source,
+    say,
 )
 from mcfa_fast.cli.tables import class_table, print_results
 from mcfa_fast.data import MissingFileError
 from mcfa_fast.data.checks import describe_classes
-from mcfa_fast.experiments.run import evaluate_methods
+from mcfa_fast.evaluation import evaluate as evaluate_head
+from mcfa_fast.experiments.run import evaluate_heads
 
 
 def evaluate(
@@ -33,25 +36,27 @@ def evaluate(
         Optional[str],
         typer.Option(help="Another split, whose unseen classes are unseen in the run, too."),
     ] = None,
+    head: HeadOption = None,
     calibration: CalibrationOption = None,
     device: DeviceOption = "cpu",
     per_class: Annotated[
         bool, typer.Option("--per-class", metavar="", help="Also print every class.")
     ] = False,
 ) -> None:
-    """Evaluate all classifiers of a run again, on the test images of its split.
+    """Evaluate all heads of a run again, on the test images of its split.
 
-    It names the one that predict, export and serve take unless --method says otherwise.
+    A star marks the head that answers. --calibration holds for this head alone, for scores of
+    others are in other units.
     """
     with errors_as_messages():
-        classifier = load_classifier(run_dir, device, calibration=calibration)
+        classifier = load_classifier(run_dir, device, head=head)
         source = read_source(run_dir)
         try:
             dataset = load_data(source | ({"data": data} if data else {}))
         except MissingFileError as error:
             hint = "" if data else "; if the data has moved, say where to with --data"
             raise MissingFileError(f"{error}{hint}") from error
-        generalized = classifier.config_.task == "gzsl"
+        generalized = classifier.run_.task == "gzsl"
         chosen = dataset.split(split or source["split"], generalized=generalized)
         trained = np.intersect1d(chosen.unseen_classes, classifier.seen_classes_)
         if trained.size:
@@ -61,8 +66,15 @@ def evaluate(
             )
         if not generalized:
             chosen.check_testable()
-        results = evaluate_methods(classifier, dataset, chosen)
+        results = evaluate_heads(classifier, dataset, chosen)
+        if calibration is not None:
+            own = classifier.head_.name
+            classifier = load_classifier(run_dir, device, head=own, calibration=calibration)
+            if results:
+                calibrated = evaluate_head(classifier, dataset, chosen)
+                results[own] = replace(calibrated, note=results[own].note)
+            if len(classifier.heads_) > 1:
+                say(f"--calibration {calibration:g} holds for the head {own} alone")
         print_results(results, classifier, dataset, chosen)
-        print_own_classifier(classifier.method)
         if per_class and results:
             console.print(class_table(results))

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from mcfa_fast.cli.common import console, errors_as_messages
+from mcfa_fast.cli.common import errors_as_messages, say, warn
 
 
 def report(
@@ -29,14 +29,10 @@ def report(
 
         runs = write_report(run_dirs, output, data=data)
         for run in runs:
+            for head, sentences in run.warnings.items():
+                for sentence in sentences:
+                    warn(f"{run.name}, {head}: {sentence}")
             if run.latents.missing:
-                console.print(
-                    f"{run.name}: no latent map. {run.latents.missing}",
-                    markup=False,
-                    soft_wrap=True,
-                )
+                say(f"{run.name}: no latent map. {run.latents.missing}")
         count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-        size = output.stat().st_size / 1e6
-        console.print(
-            f"{count} described in {output} ({size:.1f} MB)", markup=False, soft_wrap=True
-        )
+        say(f"{count} described in {output} ({output.stat().st_size / 1e6:.1f} MB)")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -16,23 +18,30 @@ from mcfa_fast.cli.common import (
     DataOption,
     DeviceOption,
     FeaturesOption,
-    Mode,
-    Preset,
+    HeadOption,
+    PresetOption,
     SemanticsOption,
+    SettingsOption,
     SplitOption,
+    SystemOption,
+    Task,
+    TaskOption,
     console,
     default_folder,
     errors_as_messages,
     load_classifier,
     load_data,
     parse_settings,
-    print_own_classifier,
+    say,
     short_digest,
 )
 from mcfa_fast.cli.tables import print_results
 from mcfa_fast.data.loading import locate
-from mcfa_fast.experiments.run import run as run_experiment
-from mcfa_fast.storage.checkpoint import write_atomically
+from mcfa_fast.evaluation import ResultWarning
+from mcfa_fast.experiments.run import run
+from mcfa_fast.storage import write_text
+from mcfa_fast.systems.base import TrainableConfig
+from mcfa_fast.systems.registry import RECOMMENDED, find
 
 
 def train(
@@ -40,29 +49,17 @@ def train(
     features: FeaturesOption = None,
     semantics: SemanticsOption = None,
     split: SplitOption = None,
-    preset: Annotated[
-        Optional[Preset],
-        typer.Option(help="Table I settings for zero-shot (the default) or generalized zero-shot."),
-    ] = None,
-    mode: Annotated[
-        Optional[Mode],
-        typer.Option(
-            help="The paper's equations (the default), what the authors' public code does, or "
-            "the settings of highest accuracy."
-        ),
-    ] = None,
+    system: SystemOption = None,
+    task: TaskOption = None,
+    preset: PresetOption = None,
+    head: HeadOption = None,
+    settings: SettingsOption = None,
     config_file: Annotated[
         Optional[Path],
         typer.Option(
             "--config",
-            help="JSON file of all options in place of --preset and --mode, as the best.json of "
-            "a sweep or the config.json of a run.",
-        ),
-    ] = None,
-    settings: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change any option of MCFAConfig; repeatable."
+            help="JSON file in place of --system, --task and --preset: the run.json of a run or "
+            "the best.json of a sweep.",
         ),
     ] = None,
     seed: Annotated[
@@ -77,74 +74,99 @@ def train(
     ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Train on the seen classes of a split, then classify and evaluate.
+    """Train a system on the seen classes of a split, then classify and evaluate.
 
-    Leaves a run folder with configuration, metrics (CSV and TensorBoard), checkpoint, trained
-    classifier and results. Calling it again with a killed run's folder resumes the run.
+    Leaves a run folder with options, metrics (CSV and TensorBoard), checkpoint, trained classifier
+    and results. Calling it again with a killed run's folder resumes the run; with other options of
+    heads or selection, it fits the heads anew and does not train again.
     """
     with errors_as_messages():
-        overrides = parse_settings(settings or [])
-        preset_config = _config(preset, mode, config_file)
-        config = preset_config.replace(**({} if seed is None else {"seed": seed}) | overrides)
+        changes = parse_settings(settings)
         source = {"data": locate(data), "features": features, "semantics": semantics}
+        if config_file is None:
+            config = mf.RunConfig.of(
+                system or RECOMMENDED, task=(task or Task.zsl).value, preset=preset
+            )
+            is_first = config.preset == next(iter(find(config.system).presets))
+            kind = None if is_first else config.preset
+        elif system is not None or task is not None or preset is not None:
+            raise typer.BadParameter(
+                "it holds what --system, --task and --preset say; --set changes options of it",
+                param_hint="--config",
+            )
+        else:
+            config = _read_config(config_file)
+            # There are many of one name.
+            kind = f"{config_file.stem}-{short_digest(config.model_dump_json())}"
+        config = config.replace(changes).with_arguments(head=head, seed=seed)
         dataset = load_data(source)
         name = dataset.split(split, generalized=config.task == "gzsl").name
         if run_dir is None:
-            kind = config.mode
-            if config_file is not None:  # there are many of one name
-                kind = f"{config_file.stem}-{short_digest(preset_config.model_dump_json())}"
-            changed = (f"{key}={getattr(config, key)}" for key in sorted({*overrides} - {"seed"}))
             run_dir = default_folder(
                 dataset.name,
                 features,
                 semantics,
                 name,
-                config.task,
+                config.system,
                 kind,
-                *changed,
-                f"seed{config.seed}",
+                config.task,
+                *(f"{option}={value}" for option, value in sorted(changes.items())),
+                f"seed{config.options.seed}",
             )
-        train_and_report(config, dataset, name, run_dir, device, source)
+        seconds = train_and_report(config, dataset, name, run_dir, device, source, changes)
+        say(f"The run took {seconds:.0f} s; everything about it is in {run_dir}")
 
 
-def _config(preset: Preset | None, mode: Mode | None, path: Path | None) -> mf.MCFAConfig:
-    if path is None:
-        return getattr(mf.MCFAConfig, (mode or Mode.paper).value)((preset or Preset.zsl).value)
-    if preset is not None or mode is not None:
-        raise typer.BadParameter(
-            "it holds what --preset and --mode say; --set changes options of it",
-            param_hint="--config",
-        )
-    text = path.read_text()
+def _read_config(path: Path) -> mf.RunConfig:
     try:
-        return mf.MCFAConfig(**json.loads(text))
-    except (TypeError, json.JSONDecodeError):
-        raise ValueError(f"{path}: expected a JSON object of options of MCFAConfig") from None
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path}: expected JSON") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, the options of a run")
+    return mf.RunConfig.model_validate(content)
 
 
 def train_and_report(
-    config: mf.MCFAConfig,
+    config: mf.RunConfig,
     dataset: mf.data.Dataset,
     split: str,
     run_dir: Path,
     device: str,
-    source: dict[str, Any] | None = None,
-) -> None:
-    if config.sampler == "episodic" and device == "cpu":
+    source: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+) -> float:
+    """Does a run and prints its results.
+
+    Args:
+        config, dataset, split, run_dir, device, fixed: see :func:`~mcfa_fast.experiments.run.run`.
+        source: which data it is, to be written into the folder.
+
+    Returns:
+        How many seconds it took.
+    """
+    options = config.options
+    is_episodic = isinstance(options, TrainableConfig) and options.training.sampler == "episodic"
+    if is_episodic and device == "cpu":
         # Batches of some dozen instances are too small to share out: threads would only wait.
         torch.set_num_threads(1)
     start = time.perf_counter()
-    results = run_experiment(
-        config, dataset, split, run_dir=run_dir, device=device, progress=console.is_terminal
-    )
-    if source is not None:  # not before: the folder may be that of another run
-        content = json.dumps(source | {"split": split}, indent=2) + "\n"
-        write_atomically(run_dir / DATA_FILE, lambda file: file.write(content.encode()))
-    classifier = load_classifier(run_dir)
-    generalized = config.task == "gzsl"
-    print_results(results, classifier, dataset, dataset.split(split, generalized=generalized))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultWarning)  # which are printed below the results
+        results = run(
+            config,
+            dataset,
+            split,
+            fixed=fixed,
+            run_dir=run_dir,
+            device=device,
+            progress=console.is_terminal,
+        )
+    # Not before: the folder may be that of another run.
+    content = json.dumps({**source, "split": split}, indent=2) + "\n"
+    write_text(run_dir / DATA_FILE, content)
     seconds = time.perf_counter() - start
-    kept = f"; everything about it is in {run_dir}" if source is not None else ""
-    console.print(f"The run took {seconds:.0f} s{kept}", highlight=False, soft_wrap=True)
-    if source is not None:
-        print_own_classifier(classifier.method)
+    generalized = config.task == "gzsl"
+    chosen = dataset.split(split, generalized=generalized)
+    print_results(results, load_classifier(run_dir), dataset, chosen)
+    return seconds

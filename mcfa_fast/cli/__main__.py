@@ -1,3 +1,0 @@
-from mcfa_fast.cli import app
-
-app()
