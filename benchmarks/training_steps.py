@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 import mcfa_fast as mf
-from mcfa_fast import _C
 from mcfa_fast.data.features import FeatureRows
 from mcfa_fast.data.inputs import TrainingData
+from mcfa_fast.systems.batches import StepInput
 from mcfa_fast.systems.mcfa.objective import weights_of
 from mcfa_fast.systems.mcfa.system import MCFASystem
 from mcfa_fast.systems.vae.model import VAEOutput
+from mcfa_fast.systems.vae.step import Contrasts, NativeStep
 from mcfa_fast.training.loop import History, train
+from mcfa_fast.training.optimizer import FusedAdam
 from mcfa_fast.training.sampler import Batch, BatchSampler, EpisodicSampler, make_sampler
+from mcfa_fast.training.update import Update
 
 
 class Data:
@@ -253,24 +256,27 @@ def _evaluate(data: Data, loss) -> list[Tensor]:
     return [total.detach(), *torch.autograd.grad(total, list(model.parameters()))]
 
 
+class _GradientsOnly(Update):
+    """Leaves the weights as they are."""
+
+    def apply(self, optimizer: torch.optim.Optimizer) -> None:
+        pass
+
+
 def library_values(data: Data) -> list[Tensor]:
     """The same by the library's step, in float64: noise drawn in float32 would differ."""
     model, batch = data.model().double(), data.first_batch()
     parameters = list(model.parameters())
     config = data.config
-    step = _C.TrainingStep(
-        parameters,
-        temperature=config.temperature,
-        positives=config.positives,
-        scale_power=model.scale_power,
-        noise_per_row=model.noise_per_row,
-        count_instances=config.class_weighting == "instances",
-    )
-    losses = step.run(
-        data.features[batch.rows].double(),
-        data.semantics[batch.classes].double(),
-        batch.labels,
-        _C.LossWeights(**weights_of(config)._asdict()),
+    step = NativeStep(
+        model,
+        Contrasts(config.temperature, config.positives),
+        FusedAdam(parameters, config.training.learning_rate),
         config.generator("noise"),
+        terms=1,
     )
+    inputs = StepInput(
+        data.features[batch.rows].double(), data.semantics[batch.classes].double(), batch.labels
+    )
+    losses = step(inputs, weights_of(config), _GradientsOnly())
     return [losses[0], *(parameter.grad for parameter in parameters)]

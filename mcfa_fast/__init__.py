@@ -11,7 +11,6 @@ Everything is imported when it is first used.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from mcfa_fast.systems.mcfa import MCFA, MCFAConfig, MCFALoss
     from mcfa_fast.systems.trainer import Trainer
 
-__version__ = version("mcfa_fast")
+    __version__: str
 
 _MODULES = ("compat", "data", "functional", "losses", "ops", "reference")
 _NAMES = {
@@ -83,6 +82,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mcfa_fast")
     if name in _MODULES:
         return import_module(f"mcfa_fast.{name}")
     if name in _HOME:

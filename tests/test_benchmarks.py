@@ -109,3 +109,11 @@ def test_quick_run_of_the_index_writes_its_page(tmp_path):
     assert {record["kind"] for record in records} == {"flat", "ivf", "hnsw"}
     assert all(r["recall"] == 1.0 for r in records if r["kind"] == "flat")
     assert "recall" in (tmp_path / "latent_index.md").read_text()
+
+
+def test_import_time_is_within_its_target(benchmarks):
+    import_time = benchmarks("import_time")
+    steps = import_time.STEPS[:3]
+    measured = import_time.milliseconds(steps, rounds=2)
+    assert list(measured) == list(steps) and measured["import torch"] > 0
+    assert measured["import mcfa_fast"] < import_time.TARGET_MS
