@@ -7,11 +7,14 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from zero_shot_data import NEW, SEEN, UNSEEN, config, make_images, make_semantics
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
-from mcfa_fast.inference import METHODS, MCFAClassifier, SoftmaxClassifier, encode_means
-from mcfa_fast.training import Trainer
-from mcfa_fast.storage.checkpoint import write_checkpoint
+from mcfa_fast.classifiers import MCFAClassifier, RunConfig, ZeroShotClassifier
+from mcfa_fast.classifiers.heads.linear_softmax import SoftmaxClassifier
+from mcfa_fast.systems.dual_encoder import DualEncoderConfig
+from mcfa_fast.systems.mcfa import MCFAConfig
+from mcfa_fast.systems.trainer import Trainer
+from mcfa_fast.training import loop
 
+HEADS = ("softmax", "nearest", "ensemble")
 SEMANTICS = make_semantics()[:NEW]
 NAMES = tuple("abcdefghijkl")
 IMAGES, LABELS = make_images(SEEN, rows=20)
@@ -23,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def new(task, **options):
-    classifier = MCFAClassifier(config(task, **options))
+    classifier = ZeroShotClassifier(config(task, **options))
     return classifier.fit(IMAGES, LABELS, SEMANTICS, class_names=NAMES)
 
 
@@ -41,30 +44,30 @@ def task(request):
     return request.param
 
 
-@pytest.fixture(params=METHODS)
-def method(request):
+@pytest.fixture(params=HEADS)
+def head(request):
     return request.param
 
 
 @pytest.fixture
-def classifier(files, task, method):
-    return MCFAClassifier.load(files / task).set_params(method=method)
+def classifier(files, task, head):
+    return ZeroShotClassifier.load(files / task).with_head(head)
 
 
 @pytest.fixture
-def generalized(files, method):
-    return MCFAClassifier.load(files / "gzsl").set_params(method=method)
+def generalized(files, head):
+    return ZeroShotClassifier.load(files / "gzsl").with_head(head)
 
 
 def encode(classifier, images=TEST_ALL[0]):
     with torch.no_grad():
-        return classifier.heads_.model.encode_visual(torch.tensor(images))[0]
+        return classifier.system_.model.encode_visual(torch.tensor(images))[0]
 
 
 def similarities(classifier, images=TEST_ALL[0]):
     """Cosines between image and class latents, from the model alone, in float64."""
     with torch.no_grad():
-        classes = classifier.heads_.model.encode_semantic(torch.tensor(SEMANTICS))[0]
+        classes = classifier.system_.model.encode_semantic(torch.tensor(SEMANTICS))[0]
     unit = [
         part.double() / part.double().norm(dim=1)[:, None]
         for part in (encode(classifier, images), classes)
@@ -95,8 +98,8 @@ def test_default_candidates_follow_the_task(classifier, task):
 
 
 def test_softmax_scores_are_those_of_its_linear_layer(files, task):
-    classifier = MCFAClassifier.load(files / task)
-    layer = classifier.heads_.softmax.linear
+    classifier = ZeroShotClassifier.load(files / task)
+    layer = classifier.heads_["softmax"].layer.linear
     logits = (encode(classifier) @ layer.weight.T + layer.bias).double()
     wanted = logits - logits.exp().sum(dim=1, keepdim=True).log()
     scores = classifier.decision_function(TEST_ALL[0])
@@ -107,10 +110,10 @@ def test_softmax_scores_are_those_of_its_linear_layer(files, task):
 
 
 def test_nearest_scores_are_cosines(files, task):
-    classifier = MCFAClassifier.load(files / task).set_params(method="nearest")
+    classifier = ZeroShotClassifier.load(files / task).with_head("nearest")
     wanted = similarities(classifier)[:, classifier.classes_]
     np.testing.assert_allclose(classifier.decision_function(TEST_ALL[0]), wanted, atol=1e-5)
-    exponentials = np.exp(wanted / classifier.config_.temperature)
+    exponentials = np.exp(wanted / classifier.run_.options.temperature)
     np.testing.assert_allclose(
         classifier.predict_proba(TEST_ALL[0]),
         exponentials / exponentials.sum(axis=1, keepdims=True),
@@ -139,10 +142,10 @@ def test_candidates_choose_columns(generalized):
 
 
 def test_nearest_of_task_zsl_knows_seen_classes_and_softmax_says_it_does_not(files):
-    classifier = MCFAClassifier.load(files / "zsl")
-    with pytest.raises(ValueError, match="class 3 is a seen class, which the softmax of task"):
+    classifier = ZeroShotClassifier.load(files / "zsl")
+    with pytest.raises(ValueError, match="class 3 is a seen class, which the head 'softmax' of"):
         classifier.predict(TEST_ALL[0], candidates=[3, 11])
-    classifier.set_params(method="nearest")
+    classifier = classifier.with_head("nearest")
     rows = np.isin(TEST_ALL[1], SEEN)
     assert classifier.score(TEST_ALL[0][rows], TEST_ALL[1][rows], candidates=SEEN) > 0.7
 
@@ -185,48 +188,60 @@ def test_fit_is_reproducible_and_leaves_the_global_generators_alone(files, task)
     again = new(task)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
-    saved = MCFAClassifier.load(files / task)
-    for method in METHODS:
-        for one in (again, saved):
-            one.set_params(method=method)
-        wanted = saved.decision_function(TEST_ALL[0])
-        assert np.array_equal(again.decision_function(TEST_ALL[0]), wanted)
+    saved = ZeroShotClassifier.load(files / task)
+    for head in HEADS:
+        wanted = saved.with_head(head).decision_function(TEST_ALL[0])
+        assert np.array_equal(again.with_head(head).decision_function(TEST_ALL[0]), wanted)
 
 
-def test_fit_from_model_equals_fit(files, task):
-    model = Trainer(config(task), IMAGES, LABELS, SEMANTICS).fit()
+def test_fitting_the_heads_of_a_trained_system_equals_fit(files, task):
+    run = config(task)
+    system = Trainer(run.options, IMAGES, LABELS, SEMANTICS).fit()
     images = torch.tensor(IMAGES).tolist()
-    other = MCFAClassifier().fit_from_model(model, images, LABELS.tolist(), SEMANTICS.tolist())
-    saved = MCFAClassifier.load(files / task)
+    other = ZeroShotClassifier(run).fit_heads(system, images, LABELS.tolist(), SEMANTICS.tolist())
+    saved = ZeroShotClassifier.load(files / task)
     assert other.class_names_[3] == "class_3"
-    assert np.array_equal(
-        other.decision_function(TEST_ALL[0]), saved.decision_function(TEST_ALL[0])
-    )
+    for head in HEADS:
+        ours, theirs = (
+            one.with_head(head).decision_function(TEST_ALL[0]) for one in (other, saved)
+        )
+        assert np.array_equal(ours, theirs)
 
 
-def test_default_configuration_is_the_papers(monkeypatch):
-    monkeypatch.setattr(Trainer, "fit", lambda self: self.model)
-    classifier = MCFAClassifier().fit(IMAGES, LABELS, SEMANTICS)
-    assert classifier.config_ == MCFAConfig.paper("zsl")
+def test_heads_of_another_system_are_refused():
+    system = Trainer(DualEncoderConfig().replace(epochs=1), IMAGES, LABELS, SEMANTICS).fit()
+    with pytest.raises(ValueError, match="system: expected a trained mcfa, got dual-encoder"):
+        MCFAClassifier().fit_heads(system, IMAGES, LABELS, SEMANTICS)
+
+
+def test_default_configurations():
+    assert MCFAClassifier().run_config() == RunConfig.of("mcfa", preset="paper")
+    assert ZeroShotClassifier().run_config() == RunConfig.of("dual-encoder", preset="recommended")
+    given = MCFAClassifier(MCFAConfig.paper("gzsl", epochs=3), task="gzsl", seed=5).run_config()
+    assert given.options == MCFAConfig.paper("gzsl", epochs=3, seed=5)
+    whole = config("gzsl")
+    assert ZeroShotClassifier(whole).run_config() == whole
+    changed = ZeroShotClassifier(whole, options={"epochs": 2}, head="nearest", seed=1).run_config()
+    assert changed == whole.replace({"epochs": 2}).with_arguments(head="nearest", seed=1)
 
 
 def test_monitor_keeps_the_best_epoch(task):
-    model = Trainer(config(task, epochs=5), IMAGES, LABELS, SEMANTICS).fit()
-    latents = encode_means(model, TEST_ALL[0])
+    run = config(task, epochs=5)
+    system = Trainer(run.options, IMAGES, LABELS, SEMANTICS).fit()
     states = []
 
-    def monitor(epoch, heads):
-        states.append(heads.scores(latents, heads.softmax_classes, "softmax"))
+    def monitor(epoch, head):
+        states.append(head.scores(torch.tensor(TEST_ALL[0])))
         return -abs(epoch - 3)
 
-    classifier = MCFAClassifier()
-    classifier.fit_from_model(model, IMAGES, LABELS, SEMANTICS, monitor=monitor)
+    classifier = ZeroShotClassifier(run)
+    classifier.fit_heads(system, IMAGES, LABELS, SEMANTICS, monitor=monitor)
     assert len(states) == 10
     assert np.array_equal(classifier.decision_function(TEST_ALL[0]), states[2].double())
 
 
 @pytest.mark.parametrize("resample", [True, False])
-def test_latents_are_resampled_only_if_wanted(resample, monkeypatch):
+def test_samples_are_drawn_anew_only_if_wanted(resample, monkeypatch):
     drawn = []
     original = SoftmaxClassifier.fit
 
@@ -235,12 +250,12 @@ def test_latents_are_resampled_only_if_wanted(resample, monkeypatch):
         return original(self, draw, **options)
 
     monkeypatch.setattr(SoftmaxClassifier, "fit", spy)
-    new("zsl", epochs=1, resample_latents=resample)
+    new("zsl", epochs=1, **{"softmax.resample": resample})
     assert torch.equal(*drawn) is not resample
 
 
-def test_classes_left_out_of_unseen_classes_are_unknown(task, method):
-    classifier = MCFAClassifier(config(task, epochs=2), method=method)
+def test_classes_left_out_of_unseen_classes_are_unknown(task, head):
+    classifier = ZeroShotClassifier(config(task, head=head, epochs=2))
     classifier.fit(IMAGES, LABELS, SEMANTICS, class_names=NAMES, unseen_classes=[11])
     assert 10 not in classifier.classes_ and 11 in classifier.classes_
     assert 10 not in classifier.predict(TEST_ALL[0])
@@ -249,98 +264,43 @@ def test_classes_left_out_of_unseen_classes_are_unknown(task, method):
 
 
 def test_selection_by_test_images_warns_that_fit_has_none():
-    classifier = MCFAClassifier(config("zsl", epochs=1, mode="reference", selection="test"))
+    options = {"epochs": 1, "softmax.epochs": 1}
+    classifier = ZeroShotClassifier("mcfa", preset="reference", options=options)
     with pytest.warns(UserWarning, match="the last epoch is kept"):
         classifier.fit(IMAGES, LABELS, SEMANTICS)
 
 
-# Classes added later
+# Heads
 
 
-def test_added_class_is_predicted(classifier, task):
-    before = classifier.decision_function(TEST_ALL[0])
-    assert classifier.add_classes(["new"], make_semantics()[NEW:]) is classifier
-    assert classifier.class_names_ == (*NAMES, "new")
-    assert classifier.classes_[-1] == NEW == classifier.unseen_classes_[-1]
-    images, labels = make_images(np.array([*UNSEEN, NEW]), rows=30, seed=9)
-    predictions = classifier.predict(images, candidates=[*UNSEEN, "new"])
-    for label in (*UNSEEN, NEW):
-        assert np.mean(predictions[labels == label] == label) > 0.8
-    if classifier.method == "nearest":  # the others' similarities stay
-        after = classifier.decision_function(TEST_ALL[0])[:, :-1]
-        np.testing.assert_allclose(after, before, atol=1e-6)
+def test_a_view_with_another_head_shares_all_that_was_fitted(files):
+    classifier = ZeroShotClassifier.load(files / "gzsl")
+    scores = classifier.decision_function(TEST_ALL[0])
+    view = classifier.with_head("nearest")
+    assert view.fitted_ is classifier.fitted_ and view.run_ is classifier.run_
+    assert view.head_ is classifier.heads_["nearest"]
+    assert (view.head, classifier.head) == ("nearest", None)
+    assert not np.array_equal(view.decision_function(TEST_ALL[0]), scores)
+    assert np.array_equal(classifier.decision_function(TEST_ALL[0]), scores)
+    assert np.array_equal(view.with_head("softmax").decision_function(TEST_ALL[0]), scores)
 
 
-def test_adding_at_once_or_after_a_search_is_the_same(files, method):
-    added = []
-    for search_first in (False, True):
-        classifier = MCFAClassifier.load(files / "gzsl").set_params(method=method)
-        if search_first:
-            classifier.predict(TEST_ALL[0])
-        classifier.add_classes(["new"], make_semantics()[NEW:])
-        added.append(classifier.decision_function(TEST_ALL[0]))
-    assert np.array_equal(*added)
+def test_classes_added_to_one_view_are_not_added_to_another(files):
+    classifier = ZeroShotClassifier.load(files / "gzsl")
+    view = classifier.with_head("nearest")
+    classifier.add_classes(["new"], make_semantics()[NEW:])
+    assert (len(classifier.classes_), len(view.classes_)) == (NEW + 1, NEW)
+    assert view.class_names_ == NAMES
+    assert set(view.predict(TEST_ALL[0])) <= set(range(NEW))
 
 
-@pytest.mark.parametrize(
-    ("names", "semantics", "message"),
-    [
-        (["x", "y"], SEMANTICS[:1], "names: expected 1, one per descriptor"),
-        ("x", SEMANTICS[:1], "names: expected 1, one per descriptor"),
-        (["a"], SEMANTICS[:1], "'a' occurs more than once"),
-        (["x"], SEMANTICS[:1, :3], "semantics: expected 6 columns, got 3"),
-        (["x"], np.full((1, 6), np.nan), "semantics: .*class 0 is NaN"),
-    ],
-)
-def test_add_classes_rejects_and_changes_nothing(files, names, semantics, message):
-    classifier = MCFAClassifier.load(files / "gzsl")
-    before = classifier.decision_function(TEST_ALL[0])
-    with pytest.raises(ValueError, match=message):
-        classifier.add_classes(names, semantics)
-    assert classifier.class_names_ == NAMES
-    assert np.array_equal(classifier.decision_function(TEST_ALL[0]), before)
-
-
-# Saving
-
-
-def test_saved_classifier_is_bitwise_the_same(task, tmp_path):
-    classifier = new(task, epochs=3).set_params(method="nearest", calibration=0.25)
-    classifier.save(tmp_path / "file")
-    loaded = MCFAClassifier.load(tmp_path / "file")
-    assert (loaded.method, loaded.calibration) == ("nearest", 0.25)
-    assert loaded.config_ == classifier.config_
-    assert loaded.class_names_ == NAMES
-    for step in range(2):
-        for method in METHODS:
-            ours, theirs = (
-                one.set_params(method=method).decision_function(TEST_ALL[0])
-                for one in (classifier, loaded)
-            )
-            assert np.array_equal(ours, theirs)
-        if step == 0:  # the latents of seen classes are kept, too
-            for one in (classifier, loaded):
-                one.add_classes(["new"], make_semantics()[NEW:])
-    loaded.save(tmp_path / "again")
-    again = MCFAClassifier.load(tmp_path / "again")
-    assert np.array_equal(
-        again.decision_function(TEST_ALL[0]), classifier.decision_function(TEST_ALL[0])
-    )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "file"]
-
-
-def test_load_rejects_absent_damaged_and_foreign_files(files, tmp_path):
-    path = tmp_path / "file"
-    with pytest.raises(FileNotFoundError):
-        MCFAClassifier.load(path)
-    whole = (files / "zsl").read_bytes()
-    for content in (b"", b"nothing", whole[: len(whole) // 2]):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="damaged"):
-            MCFAClassifier.load(path)
-    write_checkpoint(path, {"model": torch.zeros(1)})
-    with pytest.raises(ValueError, match="expected a file written by"):
-        MCFAClassifier.load(path)
+def test_unknown_head(files):
+    with pytest.raises(ValueError, match="head: mcfa has softmax, .* got 'forest'"):
+        ZeroShotClassifier.load(files / "zsl").with_head("forest")
+    with pytest.raises(ValueError, match="head: mcfa has softmax, .* got 'forest'"):
+        ZeroShotClassifier("mcfa", head="forest").fit(IMAGES, LABELS, SEMANTICS)
+    with pytest.raises(ValueError, match="head: mcfa has softmax, .* got 'forest'"):
+        ZeroShotClassifier.load(files / "zsl").set_params(head="forest").predict(IMAGES)
 
 
 # scikit-learn's manners
@@ -351,8 +311,12 @@ def test_parameters_and_clone(classifier):
     copy = clone(classifier)
     assert copy.get_params() == classifier.get_params()
     assert set(copy.get_params()) == {
-        "config",
-        "method",
+        "system",
+        "task",
+        "preset",
+        "head",
+        "options",
+        "seed",
         "calibration",
         "weight",
         "rejection_rate",
@@ -379,12 +343,12 @@ def test_parameters_and_clone(classifier):
         lambda c: c.save("nowhere"),
         lambda c: c.classes_,
         lambda c: c.n_features_in_,
-        lambda c: c.config_,
+        lambda c: c.heads_,
     ],
 )
 def test_before_fit(use):
     with pytest.raises(NotFittedError):
-        use(MCFAClassifier())
+        use(ZeroShotClassifier())
 
 
 @pytest.mark.parametrize(
@@ -392,7 +356,7 @@ def test_before_fit(use):
     [
         ({"features": IMAGES[:, 0]}, r"features: expected shape \[N, F\]"),
         ({"features": IMAGES[:0], "labels": LABELS[:0]}, r"features: expected shape \[N, F\]"),
-        ({"features": IMAGES.astype(str)}, "features: expected float"),
+        ({"features": IMAGES.astype(str)}, "features: expected real numbers"),
         ({"features": np.where(IMAGES == IMAGES[7, 2], np.nan, IMAGES)}, "features: .*row 7"),
         ({"labels": LABELS[:-1]}, "labels: expected shape"),
         ({"labels": LABELS + 3}, "labels: row .* has label 12"),
@@ -407,15 +371,15 @@ def test_before_fit(use):
     ],
 )
 def test_fit_rejects_before_training(change, message, monkeypatch):
-    monkeypatch.setattr(Trainer, "fit", lambda self: pytest.fail("trained"))
+    monkeypatch.setattr(loop, "_run_epoch", lambda *_: pytest.fail("trained"))
     arguments = {"features": IMAGES, "labels": LABELS, "semantics": SEMANTICS, **change}
-    with pytest.raises(ValueError, match=message):
-        MCFAClassifier(config("zsl")).fit(**arguments)
+    with pytest.raises((ValueError, TypeError), match=message):
+        ZeroShotClassifier(config("zsl")).fit(**arguments)
 
 
-def test_fit_rejects_a_generalized_task_without_seen_latents():
-    with pytest.raises(ValueError, match="seen_latents: expected 1 or more"):
-        MCFAClassifier(config("gzsl", seen_latents=0)).fit(IMAGES, LABELS, SEMANTICS)
+def test_fit_rejects_a_generalized_task_without_samples_of_seen_classes():
+    with pytest.raises(ValueError, match="softmax.seen_samples: expected 1 or more"):
+        config("gzsl", **{"softmax.seen_samples": 0})
 
 
 @pytest.mark.parametrize(
@@ -433,9 +397,3 @@ def test_fit_rejects_a_generalized_task_without_seen_latents():
 def test_predict_rejects(classifier, arguments, message):
     with pytest.raises(ValueError, match=message):
         classifier.predict(**{"features": IMAGES, **arguments})
-
-
-def test_unknown_method(files):
-    classifier = MCFAClassifier.load(files / "zsl").set_params(method="forest")
-    with pytest.raises(ValueError, match=r"method: expected one of .* got 'forest'"):
-        classifier.predict(IMAGES)

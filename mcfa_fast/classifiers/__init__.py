@@ -6,6 +6,7 @@ require("zsl", __name__)
 
 from mcfa_fast.classifiers.config import RunConfig
 from mcfa_fast.classifiers.heads import HEADS
-from mcfa_fast.classifiers.zero_shot import UNKNOWN, MCFAClassifier, ZeroShotClassifier
+from mcfa_fast.classifiers.prediction import UNKNOWN
+from mcfa_fast.classifiers.zero_shot import MCFAClassifier, ZeroShotClassifier
 
 __all__ = ["HEADS", "UNKNOWN", "MCFAClassifier", "RunConfig", "ZeroShotClassifier"]

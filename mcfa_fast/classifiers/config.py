@@ -113,6 +113,8 @@ class RunConfig(Options):
     @model_validator(mode="after")
     def _check(self) -> RunConfig:
         _check_head(self.head, tuple(self.heads), self.system)
+        for name, options in self.heads.items():
+            HEADS[name].check(options, self.task)
         if self.selection.rule == "test" and self.preset != "reference":
             raise ValueError(
                 "selection: rule 'test' looks at test images, so that its results are optimistic; "

@@ -59,8 +59,11 @@ def read_classifier(
         raise ValueError(f"{path}: expected a file written by ZeroShotClassifier.save")
     try:
         return _restore(kind, state, device)
-    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
-        raise ValueError(f"{path}: its content is not that of a saved classifier") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"{path}: its content is not that of a saved classifier "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def _restore(

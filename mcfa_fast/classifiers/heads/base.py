@@ -83,6 +83,10 @@ class Head(ABC):
         self.task = task
         self.options = options
 
+    @classmethod  # noqa: B027 (most suit any task)
+    def check(cls, options: Options, task: Task) -> None:
+        """Raise a ValueError where the options do not suit the task."""
+
     def for_others(self, others: Mapping[str, Head]) -> Head:
         """A copy that can be fitted anew and builds on other heads than this one."""
         return copy.copy(self)

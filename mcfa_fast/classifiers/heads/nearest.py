@@ -162,4 +162,4 @@ class NearestHead(Head):
 def embed_rows(system: Any, data: TrainingData) -> Tensor:
     """Embeddings [n, D] of all training images."""
     size = max(16, _CHUNK // data.features.width)
-    return torch.cat([system.embed(chunk) for chunk in data.features.chunks(size)])
+    return data.features.map(system.embed, size)

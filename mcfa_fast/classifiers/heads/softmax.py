@@ -16,6 +16,7 @@ from mcfa_fast.classifiers.heads.linear_softmax import SoftmaxClassifier
 from mcfa_fast.data.inputs import TrainingData
 from mcfa_fast.linear import linear
 from mcfa_fast.systems.base import SampleBank
+from mcfa_fast.systems.presets import Task
 from mcfa_fast.training.config import Options
 
 __all__ = ["SoftmaxHead", "SoftmaxOptions", "choose_images"]
@@ -60,11 +61,14 @@ class SoftmaxHead(Head):
     options: SoftmaxOptions
     _images: SampleBank | None = None
 
+    @classmethod
+    def check(cls, options: SoftmaxOptions, task: Task) -> None:
+        if task == "gzsl" and options.seen_samples == 0:
+            raise ValueError("softmax.seen_samples: expected 1 or more for task 'gzsl', got 0")
+
     def observe(self, data: TrainingData) -> None:
         if self.task != "gzsl":
             return
-        if self.options.seen_samples == 0:
-            raise ValueError("softmax.seen_samples: expected 1 or more for task 'gzsl', got 0")
         rows, counts = choose_images(
             data.labels,
             per_class=self.options.seen_samples,
