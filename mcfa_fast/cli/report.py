@@ -21,7 +21,7 @@ def report(
 ) -> None:
     """Write a self-contained HTML page about finished runs, to look at in a browser.
 
-    Results, training curves, latent map, seen-unseen curve, confusions, accuracy per class and
+    Results, training curves, embedding map, seen-unseen curve, confusions, accuracy per class and
     settings of every run; for several runs, a comparison first.
     """
     with errors_as_messages():
@@ -32,7 +32,7 @@ def report(
             for head, sentences in run.warnings.items():
                 for sentence in sentences:
                     warn(f"{run.name}, {head}: {sentence}")
-            if run.latents.missing:
-                say(f"{run.name}: no latent map. {run.latents.missing}")
+            if run.embeddings.missing:
+                say(f"{run.name}: no embedding map. {run.embeddings.missing}")
         count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
         say(f"{count} described in {output} ({output.stat().st_size / 1e6:.1f} MB)")

@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mcfa_fast.classifiers.classifier_old import MCFAClassifier
+from mcfa_fast.classifiers.zero_shot import ZeroShotClassifier
+from mcfa_fast.evaluation.warnings import warnings_of
+from mcfa_fast.reporting.embedding_section import EmbeddingSection, embedding_section
 from mcfa_fast.reporting.figures import (
     CurvePoint,
     TradeOff,
     class_bars,
     confusion_matrix,
+    head_colour,
     history,
-    method_colour,
     seen_unseen,
 )
-from mcfa_fast.reporting.latent_section import LatentSection, latent_section
-from mcfa_fast.reporting.run_files import MethodResult, RunFiles
-from mcfa_fast.reporting.settings import Setting, settings_of
+from mcfa_fast.reporting.run_files import HeadResult, RunFiles
+from mcfa_fast.reporting.settings import SettingGroup, settings_of
 from mcfa_fast.reporting.svg import drawn
+from mcfa_fast.systems.base import TrainableConfig
 
 __all__ = ["Confusion", "Panel", "RunContent", "describe_run"]
 
@@ -39,7 +41,6 @@ _LOSS_NAMES = {
     "vtov": "VtoV contrast",
     "vtos": "VtoS contrast",
     "stov": "StoV contrast",
-    "validation_score": "validation score, %",
 }
 
 
@@ -57,11 +58,11 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Panel:
-    """Everything about one classifier that is not in the results table."""
+    """Everything about one head that is not in the results table."""
 
-    method: str
+    head: str
     colour: str
-    result: MethodResult
+    result: HeadResult
     matrix: Markup
     bars: Markup
     hardest: tuple[Confusion, ...]
@@ -75,30 +76,30 @@ class RunContent:
         key: prefix of the run's identifiers on the page.
         name: of its folder.
         run: what the folder says.
-        method: the classifier that it answers with unless another is asked for; None if unknown.
+        warnings: per head, sentences about results that ought not to be relied on.
         traces: the training curves; empty without them.
+        untrained: why there are no training curves; empty if there are.
         trade_off: the seen-unseen curves; None for a run that is not generalized.
-        without_curve: the generalized run's classifiers whose curve file is not there.
-        panels: per classifier.
+        without_curve: the generalized run's heads whose curve file is not there.
+        panels: per head.
         kinds: of the classes in the results' order, "seen" or "unseen"; None where unknown.
-        latents: the latent map, or why there is none.
-        settings: all options.
-        held_out: names of the classes held out for validation, as far as known.
+        embeddings: the embedding map, or why there is none.
+        settings: all options, by owner.
         wide: whether figures of all classes take the whole width.
     """
 
     key: str
     name: str
     run: RunFiles
-    method: str | None
+    warnings: dict[str, tuple[str, ...]]
     traces: tuple[Markup, ...]
+    untrained: str
     trade_off: Markup | None
     without_curve: tuple[str, ...]
     panels: tuple[Panel, ...]
     kinds: tuple[str | None, ...]
-    latents: LatentSection
-    settings: tuple[Setting, ...]
-    held_out: tuple[str, ...]
+    embeddings: EmbeddingSection
+    settings: tuple[SettingGroup, ...]
     wide: bool
 
     @property
@@ -110,10 +111,10 @@ class RunContent:
             "Dataset": run.first.dataset,
             "Split": run.first.split,
             "Task": "generalized zero-shot (GZSL)" if run.generalized else "zero-shot (ZSL)",
-            "Mode": config["mode"],
+            "System": config.system,
+            "Preset": config.preset,
+            "Head that answers": config.head,
         }
-        if self.method is not None:
-            facts["Own classifier"] = self.method
         if None not in self.kinds:
             seen = sum(kind == "seen" for kind in self.kinds)
             facts["Candidates"] = (
@@ -124,14 +125,11 @@ class RunContent:
         else:
             facts["Candidates"] = f"{classes} classes"
         facts["Test images"] = f"{sum(row.count for row in run.first.classes):,}"
-        facts["Chance"] = f"{100 / classes:.1f} %"
-        if "seen" in self.kinds:
-            facts["Chance"] += f", ZSL {100 / self.kinds.count('unseen'):.1f} %"
         if run.metrics is not None:
             facts["Epochs"] = f"{int(run.metrics['epoch'].max())}"
             if "seconds" in run.metrics:
                 facts["Training time"] = f"{run.metrics['seconds'].sum():.0f} s"
-        facts["Seed"] = config.get("seed", "unknown")
+        facts["Seed"] = config.options.seed
         if run.source is not None:
             facts["Data"] = run.source["data"]
             for name in ("features", "semantics"):
@@ -153,33 +151,35 @@ def describe_run(run: RunFiles, key: str, name: str, data: str | None) -> RunCon
         ValueError: when ``classifier.pt`` is damaged, or `data` is not what the run was trained on.
     """
     path = run.path / "classifier.pt"
-    classifier = MCFAClassifier.load(path) if path.exists() else None
+    classifier = ZeroShotClassifier.load(path) if path.exists() else None
     kinds = _kinds(run, classifier)
     order = sorted(range(len(kinds)), key=lambda row: kinds[row] == "unseen")
     panels = tuple(
-        _panel(f"{key}-{position}", position, method, result, kinds, order)
-        for position, (method, result) in enumerate(run.results.items())
+        _panel(f"{key}-{position}", position, head, result, kinds, order)
+        for position, (head, result) in enumerate(run.results.items())
     )
+    traces = _traces(run, key)
+    chosen = None if run.selection is None else run.selection.setting
     return RunContent(
         key=key,
         name=name,
         run=run,
-        method=None if classifier is None else classifier.method,
-        traces=_traces(run, key),
+        warnings={head: warnings_of(result) for head, result in run.results.items()},
+        traces=traces,
+        untrained="" if traces else _why_untrained(run),
         trade_off=_trade_off(run, key) if run.generalized else None,
-        without_curve=tuple(method for method in run.results if method not in run.curves)
+        without_curve=tuple(head for head in run.results if head not in run.curves)
         if run.generalized
         else (),
         panels=panels,
         kinds=kinds,
-        latents=latent_section(run, classifier, key, data),
-        settings=settings_of(run.config),
-        held_out=_held_out(run, classifier),
+        embeddings=embedding_section(run, classifier, key, data),
+        settings=settings_of(run.config, chosen),
         wide=len(kinds) >= _WIDE_CLASSES,
     )
 
 
-def _kinds(run: RunFiles, classifier: MCFAClassifier | None) -> tuple[str | None, ...]:
+def _kinds(run: RunFiles, classifier: ZeroShotClassifier | None) -> tuple[str | None, ...]:
     rows = run.first.classes
     if not run.generalized:
         return ("unseen",) * len(rows)
@@ -189,28 +189,21 @@ def _kinds(run: RunFiles, classifier: MCFAClassifier | None) -> tuple[str | None
     return tuple("seen" if row.index in seen else "unseen" for row in rows)
 
 
-def _held_out(run: RunFiles, classifier: MCFAClassifier | None) -> tuple[str, ...]:
-    if run.validation is None or classifier is None:
-        return ()
-    names = classifier.class_names_
-    return tuple(names[label] for label in run.validation.held_out if label < len(names))
-
-
 def _panel(
     key: str,
     position: int,
-    method: str,
-    result: MethodResult,
+    head: str,
+    result: HeadResult,
     kinds: Sequence[str | None],
     order: Sequence[int],
 ) -> Panel:
     names = [row.name for row in result.classes]
     accuracies = [row.accuracy for row in result.classes]
     counts = np.array(result.confusion)
-    described = f"of {method} over {len(names)} classes"
+    described = f"of {head} over {len(names)} classes"
     return Panel(
-        method=method,
-        colour=method_colour(method, position),
+        head=head,
+        colour=head_colour(head, position),
         result=result,
         matrix=drawn(
             f"{key}-matrix",
@@ -253,37 +246,32 @@ def _hardest(
 
 
 def _traces(run: RunFiles, key: str) -> tuple[Markup, ...]:
-    traces = []
-    sources = [(run.metrics, None)]
-    if run.validation_metrics is not None:
-        # Of the run on the held-out classes, only what the final run does not have.
-        own = {"epoch", "seconds"} | set(run.metrics or ())
-        rest = {
-            name: values
-            for name, values in run.validation_metrics.items()
-            if name == "epoch" or name not in own
-        }
-        sources.append((rest, run.validation))
-    for metrics, validation in sources:
-        for name, values in (metrics or {}).items():
-            if name in ("epoch", "seconds") or not np.isfinite(values).all():
-                continue
-            is_score = name == "validation_score"
-            chosen = validation.epochs if is_score and validation is not None else None
-            title = _LOSS_NAMES.get(name, name)
-            shown = 100 * values if is_score else values
-            label = f"{title} over {len(values)} epochs, from {shown[0]:.4g} to {shown[-1]:.4g}"
-            colour = "unseen" if is_score else "ink" if name == "total" else "seen"
-            identifier = f"{key}-trace-{len(traces)}"
-            traces.append(
-                drawn(identifier, label, history, title, metrics["epoch"], shown, colour, chosen)
-            )
+    """Curves of the total and of each loss that counts, with its weight."""
+    traces: list[Markup] = []
+    metrics = run.metrics or {}
+    for name, values in metrics.items():
+        weight = getattr(run.config.options, f"{name}_weight", None)
+        if name in ("epoch", "seconds") or weight == 0 or not np.isfinite(values).all():
+            continue
+        title = _LOSS_NAMES.get(name, name.replace("_", " "))
+        if weight is not None:
+            title += f" × {weight:g}"
+        label = f"{title} over {len(values)} epochs, from {values[0]:.4g} to {values[-1]:.4g}"
+        colour = "ink" if name == "total" else "seen"
+        identifier = f"{key}-trace-{len(traces)}"
+        traces.append(drawn(identifier, label, history, title, metrics["epoch"], values, colour))
     return tuple(traces)
+
+
+def _why_untrained(run: RunFiles) -> str:
+    if not isinstance(run.config.options, TrainableConfig):
+        return f"The system {run.config.system} is not trained in epochs."
+    return "The run folder has no epochs in metrics.csv."
 
 
 def _trade_off(run: RunFiles, key: str) -> Markup:
     trade_offs, described = [], []
-    for method, result in run.results.items():
+    for head, result in run.results.items():
         values = result.generalized
         used = f"used, calibration {values.calibration:.3g} (H {100 * values.harmonic:.1f})"
         best = f"best H, chosen on the test rows (H {100 * values.best.harmonic:.1f})"
@@ -291,7 +279,7 @@ def _trade_off(run: RunFiles, key: str) -> Markup:
             CurvePoint(values.seen, values.unseen, used, filled=True),
             CurvePoint(values.best.seen, values.best.unseen, best, filled=False),
         )
-        trade_offs.append(TradeOff(method, run.curves.get(method), points))
-        described.append(f"{method} with area {values.ausuc:.3f}")
+        trade_offs.append(TradeOff(head, run.curves.get(head), points))
+        described.append(f"{head} with area {100 * values.ausuc:.1f} %")
     label = f"Seen-unseen curves: {', '.join(described)}"
     return drawn(f"{key}-trade-off", label, seen_unseen, trade_offs)

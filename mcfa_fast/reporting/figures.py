@@ -1,4 +1,4 @@
-"""The figures of a run, but for its latent map. All are drawn by :func:`~.svg.drawn`."""
+"""The figures of a run, but for its embedding map. All are drawn by :func:`~.svg.drawn`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = [
     "TradeOff",
     "class_bars",
     "confusion_matrix",
+    "head_colour",
     "history",
-    "method_colour",
     "seen_unseen",
 ]
 
@@ -44,28 +44,23 @@ class CurvePoint:
 
 @dataclass(frozen=True, eq=False)
 class TradeOff:
-    """One classifier's seen-unseen curve [2, B], if its file is there, and its marked points."""
+    """One head's seen-unseen curve [2, B], if its file is there, and its marked points."""
 
-    method: str
+    head: str
     curve: np.ndarray | None
     points: tuple[CurvePoint, ...]
 
 
-def method_colour(method: str, position: int) -> str:
-    """Name of a classifier's colour; `position` tells those apart that have none of their own."""
-    return method if method in COLOURS else CLASS_COLOURS[position % len(CLASS_COLOURS)]
+def head_colour(head: str, position: int) -> str:
+    """Name of a head's colour; `position` tells those apart that have none of their own."""
+    return head if head in COLOURS else CLASS_COLOURS[position % len(CLASS_COLOURS)]
 
 
-def history(
-    name: str, epochs: np.ndarray, values: np.ndarray, colour: str, chosen: int | None = None
-) -> Figure:
-    """One quantity over the epochs; `chosen` is an epoch to mark."""
+def history(name: str, epochs: np.ndarray, values: np.ndarray, colour: str) -> Figure:
+    """One quantity over the epochs."""
     figure = Figure(figsize=(2.75, 1.95), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(epochs, values, color=hue(colour), marker="o" if len(epochs) <= 15 else "", ms=3)
-    if chosen is not None:
-        axes.axvline(chosen, color=hue("unseen"), lw=1, ls="--")
-        axes.plot([chosen], values[epochs == chosen], "o", ms=5, color=hue("unseen"), clip_on=False)
     if values.min() > 0 and values.max() / values.min() >= _LOG_FROM:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(LogFormatter())
@@ -184,8 +179,8 @@ def seen_unseen(trade_offs: Sequence[TradeOff]) -> Figure:
     right, top = (min(100.0, 100 * max(reach[kind]) * 1.1) for kind in ("unseen", "seen"))
     _equal_harmonic_means(axes, right, top)
     for position, trade_off in enumerate(trade_offs):
-        colour = hue(method_colour(trade_off.method, position))
-        name = printable(trade_off.method)
+        colour = hue(head_colour(trade_off.head, position))
+        name = printable(trade_off.head)
         if trade_off.curve is not None:
             seen, unseen = 100 * trade_off.curve
             axes.plot(unseen, seen, color=colour, ls=("-", "--", ":", "-.")[position % 4])

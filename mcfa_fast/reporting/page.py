@@ -15,9 +15,9 @@ from markupsafe import Markup, escape
 from mcfa_fast.environment import environment
 from mcfa_fast.reporting.content import RunContent, describe_run
 from mcfa_fast.reporting.palette import css_variables
-from mcfa_fast.reporting.run_files import RunFiles, read_run
+from mcfa_fast.reporting.run_files import HeadResult, RunFiles, read_run
 from mcfa_fast.reporting.settings import differences
-from mcfa_fast.storage.checkpoint import write_atomically
+from mcfa_fast.storage import write_text
 
 __all__ = ["render_report", "write_report"]
 
@@ -47,18 +47,19 @@ def write_report(
 
     Example:
         >>> import tempfile
-        >>> from mcfa_fast import MCFAConfig, data, experiment
-        >>> config = MCFAConfig.paper("zsl", epochs=1, classifier_epochs=1)
+        >>> from mcfa_fast import RunConfig, data
+        >>> from mcfa_fast.experiments.run import run
+        >>> config = RunConfig.of(task="zsl", options={"epochs": 1, "selection": "none"})
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = experiment.run(config, data.load("digits"), "7/3:0", run_dir=folder)
+        ...     _ = run(config, data.load("digits"), "7/3:0", run_dir=folder)
         ...     runs = write_report([folder], Path(folder) / "report.html", data="digits")
         ...     page = (Path(folder) / "report.html").read_text()
         >>> page[:15], len(runs[0].panels)
-        ('<!doctype html>', 3)
+        ('<!doctype html>', 1)
     """
     contents = _describe([read_run(Path(path)) for path in run_dirs], data)
     page = render_report(contents)
-    write_atomically(Path(output), lambda file: file.write(page.encode()))
+    write_text(Path(output), page)
     return contents
 
 
@@ -69,6 +70,7 @@ def render_report(contents: Sequence[RunContent]) -> str:
         title=_title(contents),
         runs=contents,
         columns=_columns(contents),
+        chances=_chances(contents),
         comparable=len({_setting(content.run) for content in contents}) == 1,
         differences=differences([content.run.config for content in contents]),
         environment=environment(),
@@ -94,7 +96,7 @@ def _describe(runs: Sequence[RunFiles], data: str | None) -> list[RunContent]:
 
 
 def _setting(run: RunFiles) -> tuple[str, str, str]:
-    return run.first.dataset, run.first.split, run.config["task"]
+    return run.first.dataset, run.first.split, run.config.task
 
 
 def _title(contents: Sequence[RunContent]) -> str:
@@ -104,6 +106,14 @@ def _title(contents: Sequence[RunContent]) -> str:
     dataset, split, task = settings.pop()
     count = f": {len(contents)} runs" if len(contents) > 1 else ""
     return f"{dataset} {split}, {task.upper()}{count}"
+
+
+def _chances(contents: Sequence[RunContent]) -> dict[str, HeadResult]:
+    """By dataset, split and task, a result that says what chance is."""
+    return {
+        f"{run.first.dataset} {run.first.split} {run.config.task.upper()}": run.first
+        for run in (content.run for content in contents)
+    }
 
 
 def _columns(contents: Sequence[RunContent]) -> dict[str, bool]:

@@ -6,12 +6,14 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-__all__ = ["MethodResult", "RunFiles", "read_run"]
+from mcfa_fast.classifiers.config import RunConfig
+
+__all__ = ["HeadResult", "RunFiles", "SelectionResult", "read_run"]
 
 Metrics = dict[str, np.ndarray]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -46,16 +48,18 @@ class Point(_Content):
 class Generalized(Point):
     """See :class:`~mcfa_fast.evaluation.evaluate.GeneralizedResult`."""
 
+    chance: Share
     ausuc: Share
     best: Point
 
 
-class MethodResult(_Content):
-    """Results of one classifier, see :class:`~mcfa_fast.evaluation.evaluate.Evaluation`."""
+class HeadResult(_Content):
+    """Results of one head, see :class:`~mcfa_fast.evaluation.evaluate.Evaluation`."""
 
     dataset: str
     split: str
     accuracy: Share
+    chance: Share
     generalized: Generalized | None
     classes: Annotated[list[ClassCount], Field(min_length=1)]
     confusion: list[list[Count]]
@@ -67,42 +71,32 @@ class MethodResult(_Content):
         return self.accuracy if self.generalized is None else self.generalized.harmonic
 
     @model_validator(mode="after")
-    def _check_confusion(self) -> MethodResult:
+    def _check_confusion(self) -> HeadResult:
         classes = len(self.classes)
         if [len(row) for row in self.confusion] != [classes] * classes:
             raise ValueError(f"confusion: expected {classes} rows and columns, one per class")
         return self
 
 
-class ValidationChoice(_Content):
-    """See :class:`~mcfa_fast.selection.validation_old.Validation`."""
+class SelectionResult(_Content):
+    """See :class:`~mcfa_fast.selection.result.Selection`."""
 
-    epochs: Count
-    score: Share
-    held_out: list[Count]
-    calibration: dict[str, float]
-
-
-class _Options(BaseModel):
-    """The options that the report itself depends on; all others are only shown."""
-
-    model_config = ConfigDict(extra="allow")
-
-    mode: Literal["paper", "reference", "best"]
-    task: Literal["zsl", "gzsl"]
+    score: float
+    held_out: Annotated[list[Count], Field(min_length=1)]
+    setting: dict[str, Any]
 
 
 class _ResultsFile(_Content):
-    config: _Options
-    validation: ValidationChoice | None = None
-    results: dict[str, MethodResult]
+    run: RunConfig
+    selection: SelectionResult | None
+    results: dict[str, HeadResult]
 
     @model_validator(mode="after")
     def _check_task(self) -> _ResultsFile:
-        generalized = self.config.task == "gzsl"
-        for method, result in self.results.items():
+        generalized = self.run.task == "gzsl"
+        for head, result in self.results.items():
             if (result.generalized is not None) != generalized:
-                raise ValueError(f"results.{method}.generalized: does not suit the task")
+                raise ValueError(f"results.{head}.generalized: does not suit the task")
         return self
 
 
@@ -118,33 +112,31 @@ class RunFiles:
 
     Attributes:
         path: its folder.
-        config: all options.
-        results: per classifier.
-        validation: what was chosen on held-out classes, if anything.
+        config: the run as it was trained.
+        results: per head.
+        selection: what was chosen inside the seen classes, if anything.
         metrics: per epoch, by name; None without the file.
-        validation_metrics: the same of the run on the held-out classes.
-        curves: per classifier the seen and unseen accuracies [2, B] of its seen-unseen curve, for
-            the classifiers whose file is there.
+        curves: per head the seen and unseen accuracies [2, B] of its seen-unseen curve, for the
+            heads whose file is there.
         source: which data it was trained on, as ``data``, ``features`` and ``semantics``.
     """
 
     path: Path
-    config: dict[str, Any]
-    results: dict[str, MethodResult]
-    validation: ValidationChoice | None
+    config: RunConfig
+    results: dict[str, HeadResult]
+    selection: SelectionResult | None
     metrics: Metrics | None
-    validation_metrics: Metrics | None
     curves: dict[str, np.ndarray]
     source: dict[str, str | None] | None
 
     @property
-    def first(self) -> MethodResult:
-        """Any classifier's results, for what all have in common."""
+    def first(self) -> HeadResult:
+        """Any head's results, for what all have in common."""
         return next(iter(self.results.values()))
 
     @property
     def generalized(self) -> bool:
-        return self.config["task"] == "gzsl"
+        return self.config.task == "gzsl"
 
 
 def read_run(path: Path) -> RunFiles:
@@ -158,7 +150,7 @@ def read_run(path: Path) -> RunFiles:
     """
     results_path = path / "results.json"
     if not results_path.exists():
-        if (path / "config.json").exists():
+        if (path / "training.json").exists():
             raise ValueError(
                 f"{path}: this run is not finished (no results.json); the command that started it "
                 "resumes it"
@@ -173,15 +165,14 @@ def read_run(path: Path) -> RunFiles:
     source_path = path / "data.json"
     return RunFiles(
         path=path,
-        config=content.config.model_dump(),
+        config=content.run,
         results=content.results,
-        validation=content.validation,
+        selection=content.selection,
         metrics=_read_metrics(path / "metrics.csv"),
-        validation_metrics=_read_metrics(path / "validation" / "metrics.csv"),
         curves={
-            method: curve
-            for method in content.results
-            if (curve := _read_curve(path / f"curve_{method}.csv")) is not None
+            head: curve
+            for head in content.results
+            if (curve := _read_curve(path / f"curve_{head}.csv")) is not None
         },
         source=_parse(source_path, _Source).model_dump() if source_path.exists() else None,
     )

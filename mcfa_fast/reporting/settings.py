@@ -1,14 +1,15 @@
-"""The options of a run against those of its preset."""
+"""The options of a run, by their owners, against those of its preset."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.classifiers.config import RunConfig
+from mcfa_fast.training.config import Options
 
-__all__ = ["Setting", "differences", "settings_of"]
+__all__ = ["Setting", "SettingGroup", "differences", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -16,50 +17,106 @@ class Setting:
     """One option.
 
     Attributes:
-        name: of the option.
+        name: as ``--set`` takes it.
         value: in the run.
-        preset: in the preset that the run's mode and task name.
-        description: what it does; empty for an option that this version does not have.
+        preset: in the run's preset.
+        description: what it does.
+        chosen: whether selection chose the value.
     """
 
     name: str
     value: Any
     preset: Any
     description: str
+    chosen: bool = False
 
     @property
     def changed(self) -> bool:
         return self.value != self.preset
 
 
-def settings_of(config: dict[str, Any]) -> tuple[Setting, ...]:
+@dataclass(frozen=True)
+class SettingGroup:
+    """The options of one owner: the system, its training, a head or selection."""
+
+    owner: str
+    settings: tuple[Setting, ...]
+
+
+def settings_of(
+    config: RunConfig, chosen: Mapping[str, Any] | None = None
+) -> tuple[SettingGroup, ...]:
     """All options of a run.
 
+    Args:
+        config: the run.
+        chosen: what selection chose, by name.
+
     Example:
-        >>> config = MCFAConfig.paper("gzsl", epochs=3).model_dump(mode="json")
-        >>> [(row.name, row.value, row.preset) for row in settings_of(config) if row.changed]
-        [('epochs', 3, 50)]
+        >>> run = RunConfig.of("mcfa", task="gzsl", options={"epochs": 3, "softmax.epochs": 5})
+        >>> for group in settings_of(run):
+        ...     for row in group.settings:
+        ...         if row.changed:
+        ...             print(group.owner, row.name, row.value, row.preset)
+        training epochs 3 50
+        head softmax softmax.epochs 5 23
     """
-    preset = getattr(MCFAConfig, config["mode"])(config["task"]).model_dump(mode="json")
-    fields = MCFAConfig.model_fields
+    preset = RunConfig.of(config.system, task=config.task, preset=config.preset)
+    owners: list[tuple[str, str, Options, Options]] = [
+        (f"system {config.system}", "", config.options, preset.options)
+    ]
+    training = getattr(config.options, "training", None)
+    if training is not None:
+        owners.append(("training", "", training, preset.options.training))
+    owners += [
+        (f"head {head}", f"{head}.", own, preset.heads[head]) for head, own in config.heads.items()
+    ]
+    owners.append(("selection", "selection.", config.selection, preset.selection))
     return tuple(
-        Setting(
-            name=name,
-            value=value,
-            preset=preset.get(name),
-            description=(fields[name].description or "") if name in fields else "",
-        )
-        for name, value in config.items()
+        SettingGroup(owner, settings)
+        for owner, prefix, own, standard in owners
+        if (settings := tuple(_settings(prefix, own, standard, chosen or {})))
     )
 
 
-def differences(configs: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
-    """The options that are not the same in all runs, each with its value in every run.
+def _settings(
+    prefix: str, own: Options, preset: Options, chosen: Mapping[str, Any]
+) -> list[Setting]:
+    values, standard = own.model_dump(mode="json"), preset.model_dump(mode="json")
+    return [
+        Setting(
+            name=prefix + name,
+            value=values[name],
+            preset=standard[name],
+            description=field.description or "",
+            chosen=prefix + name in chosen,
+        )
+        for name, field in type(own).model_fields.items()
+        if name != "training"  # an owner of its own
+    ]
+
+
+def differences(configs: Sequence[RunConfig]) -> dict[str, tuple[Any, ...]]:
+    """What is not the same in all runs, each with its value in every run; None where there is none.
 
     Example:
-        >>> differences([{"epochs": 3, "seed": 0}, {"epochs": 5, "seed": 0}])
+        >>> runs = [RunConfig.of("mcfa", options={"epochs": epochs}) for epochs in (3, 5)]
+        >>> differences(runs)
         {'epochs': (3, 5)}
     """
-    names = dict.fromkeys(name for config in configs for name in config)
-    values = {name: tuple(config.get(name) for config in configs) for name in names}
+    flat = [
+        {
+            "system": config.system,
+            "preset": config.preset,
+            "task": config.task,
+            "head": config.head,
+            "seed": config.options.seed,
+            **config.names,
+        }
+        for config in configs
+    ]
+    values = {
+        name: tuple(own.get(name) for own in flat)
+        for name in dict.fromkeys(name for own in flat for name in own)
+    }
     return {name: found for name, found in values.items() if any(v != found[0] for v in found)}

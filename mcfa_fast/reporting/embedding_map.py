@@ -1,4 +1,4 @@
-"""The latent space in two dimensions: images and class descriptors of one run."""
+"""The embedding space in two dimensions: images and class descriptors of one run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from sklearn.isotonic import isotonic_regression
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
+from mcfa_fast.classifiers.zero_shot import ZeroShotClassifier
 from mcfa_fast.data.dataset import Dataset
-from mcfa_fast.classifiers.classifier_old import MCFAClassifier
-from mcfa_fast.classifiers.latents import class_latents, encode_images
 from mcfa_fast.reporting.palette import CLASS_COLOURS
 from mcfa_fast.reporting.svg import hue, printable
 
-__all__ = ["LatentSample", "draw_map", "embed_pca", "embed_tsne", "sample_latents"]
+__all__ = ["EmbeddingSample", "draw_map", "embed_pca", "embed_tsne", "sample_embeddings"]
 
 _IMAGES = 750
 """At most about so many images are shown, the same number of every class."""
@@ -29,8 +28,8 @@ _SHAPES = "osD^v"
 
 
 @dataclass(frozen=True, eq=False)
-class LatentSample:
-    """Latent means of unit length: some images of every class, and every class's descriptor.
+class EmbeddingSample:
+    """Embeddings of unit length: some images of every class, and every class's descriptor.
 
     Attributes:
         images: [n, D].
@@ -52,8 +51,15 @@ class LatentSample:
     training: bool
 
 
-def sample_latents(classifier: MCFAClassifier, dataset: Dataset, split: str) -> LatentSample:
-    """Encodes a random choice of a split's images, always the same one, and the descriptors.
+def sample_embeddings(
+    classifier: ZeroShotClassifier, dataset: Dataset, split: str
+) -> EmbeddingSample:
+    """Embeds a random choice of a split's images, always the same one, and the descriptors.
+
+    Args:
+        classifier: its system embeds.
+        dataset: where its images come from.
+        split: name of the split that it was trained on.
 
     Raises:
         ValueError: when the classifier was trained on other classes or features than these.
@@ -66,7 +72,7 @@ def sample_latents(classifier: MCFAClassifier, dataset: Dataset, split: str) -> 
             f"{dataset.name}: expected the {classifier.n_features_in_} features that the run was "
             f"trained on, got {dataset.features.shape[1]}"
         )
-    split = dataset.split(split, generalized=classifier.config_.task == "gzsl")
+    split = dataset.split(split, generalized=classifier.run_.task == "gzsl")
     if not np.array_equal(split.seen_classes, classifier.seen_classes_):
         raise ValueError(
             f"{dataset.name}: split {split.name} has other seen classes than the run was trained on"
@@ -74,13 +80,13 @@ def sample_latents(classifier: MCFAClassifier, dataset: Dataset, split: str) -> 
     classes = np.union1d(classifier.seen_classes_, classifier.unseen_classes_)
     seen_rows = split.test_seen if split.generalized else split.train
     rows = _choose(np.concatenate([seen_rows, split.test_unseen]), dataset.labels, len(classes))
-    model = classifier.heads_.model
-    images, _ = encode_images(model, dataset.features[rows])
-    bank = class_latents(model, classifier.heads_.semantics, torch.from_numpy(classes), per_class=1)
-    return LatentSample(
+    system = classifier.system_
+    images = torch.cat([system.embed(chunk) for chunk in dataset.rows(rows).chunks()])
+    descriptors = system.prototypes(classifier.table_.semantics[torch.from_numpy(classes)])
+    return EmbeddingSample(
         images=_unit(images.numpy()),
         image_classes=dataset.labels[rows],
-        descriptors=_unit(bank.mean.numpy()),
+        descriptors=_unit(descriptors.numpy()),
         classes=classes,
         unseen=np.isin(classes, classifier.unseen_classes_),
         names=tuple(names[label] for label in classes),
@@ -100,14 +106,14 @@ def _choose(rows: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _unit(latents: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(latents, axis=1, keepdims=True)
-    unit = latents / np.maximum(norms, np.finfo(latents.dtype).tiny)
-    # A plane needs two dimensions; a one-dimensional latent space has them with a constant.
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit = embeddings / np.maximum(norms, np.finfo(embeddings.dtype).tiny)
+    # A plane needs two dimensions; a one-dimensional space has them with a constant.
     return np.pad(unit, ((0, 0), (0, max(0, 2 - unit.shape[1]))))
 
 
-def embed_pca(sample: LatentSample) -> tuple[np.ndarray, float]:
+def embed_pca(sample: EmbeddingSample) -> tuple[np.ndarray, float]:
     """Images and descriptors [n + K, 2] on the first two principal axes of both together.
 
     Returns:
@@ -118,16 +124,16 @@ def embed_pca(sample: LatentSample) -> tuple[np.ndarray, float]:
     return places, float(np.nan_to_num(pca.explained_variance_ratio_).sum())
 
 
-def embed_tsne(sample: LatentSample) -> np.ndarray:
+def embed_tsne(sample: EmbeddingSample) -> np.ndarray:
     """t-SNE [n + K, 2] of images and descriptors together, the same on every call."""
-    latents = np.concatenate([sample.images, sample.descriptors])
-    perplexity = min(30.0, (len(latents) - 1) / 3)
+    points = np.concatenate([sample.images, sample.descriptors])
+    perplexity = min(30.0, (len(points) - 1) / 3)
     # With more threads the sums are added in another order every time.
     with threadpool_limits(1):
-        return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(latents)
+        return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
 
 
-def draw_map(sample: LatentSample, places: np.ndarray, title: str) -> Figure:
+def draw_map(sample: EmbeddingSample, places: np.ndarray, title: str) -> Figure:
     """Images as dots, descriptors as larger marks; unseen classes in colour and named."""
     unseen = np.flatnonzero(sample.unseen)
     figure = Figure(figsize=(5.6, max(4.6, 0.14 * len(unseen))), layout="constrained")

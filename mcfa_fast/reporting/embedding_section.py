@@ -1,4 +1,4 @@
-"""The latent map of a run, or the reason why there is none."""
+"""The embedding map of a run, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from mcfa_fast import data as datasets
-from mcfa_fast.classifiers.classifier_old import MCFAClassifier
-from mcfa_fast.reporting.latent_map import draw_map, embed_pca, embed_tsne, sample_latents
+from mcfa_fast.classifiers.zero_shot import ZeroShotClassifier
+from mcfa_fast.reporting.embedding_map import draw_map, embed_pca, embed_tsne, sample_embeddings
 from mcfa_fast.reporting.run_files import RunFiles
 from mcfa_fast.reporting.svg import drawn
+from mcfa_fast.systems.base import Embeds
 
-__all__ = ["LatentSection", "latent_section"]
+__all__ = ["EmbeddingSection", "embedding_section"]
 
 
 @dataclass(frozen=True)
-class LatentSection:
+class EmbeddingSection:
     """The maps, or why there are none.
 
     Attributes:
@@ -34,10 +35,10 @@ class LatentSection:
     variance: float = 0.0
 
 
-def latent_section(
-    run: RunFiles, classifier: MCFAClassifier | None, key: str, data: str | None
-) -> LatentSection:
-    """Maps the latents of the run's images and descriptors.
+def embedding_section(
+    run: RunFiles, classifier: ZeroShotClassifier | None, key: str, data: str | None
+) -> EmbeddingSection:
+    """Maps the embeddings of the run's images and descriptors.
 
     Args:
         run: says which dataset and split to take.
@@ -50,9 +51,14 @@ def latent_section(
             it, this is a reason to leave the map out.
     """
     if classifier is None:
-        return LatentSection(missing="The run folder has no classifier.pt.")
+        return EmbeddingSection(missing="The run folder has no classifier.pt.")
+    if not isinstance(classifier.system_, Embeds):
+        return EmbeddingSection(
+            missing=f"The system {run.config.system} scores classes without embedding images and "
+            "classes in one space."
+        )
     if data is None and run.source is None:
-        return LatentSection(
+        return EmbeddingSection(
             missing="The run folder does not say which data it was trained on (no data.json); "
             "name it with --data."
         )
@@ -61,21 +67,21 @@ def latent_section(
         dataset = datasets.load(
             data or source["data"], features=source["features"], semantics=source["semantics"]
         )
-        sample = sample_latents(classifier, dataset, run.first.split)
+        sample = sample_embeddings(classifier, dataset, run.first.split)
     except (ValueError, OSError) as error:
         if data is not None:
             raise
-        return LatentSection(
+        return EmbeddingSection(
             missing=f"The run's data could not be read ({error}). If it has moved, name its place "
             "with --data."
         )
     pca, variance = embed_pca(sample)
     tsne = embed_tsne(sample)
     described = (
-        f"of the latents of {len(sample.images)} images and {len(sample.classes)} class "
+        f"of the embeddings of {len(sample.images)} images and {len(sample.classes)} class "
         f"descriptors, {int(sample.unseen.sum())} of them of unseen classes, which are named"
     )
-    return LatentSection(
+    return EmbeddingSection(
         maps=tuple(
             drawn(f"{key}-{name.lower()}", f"{name} map {described}", draw_map, sample, at, title)
             for name, at, title in (
