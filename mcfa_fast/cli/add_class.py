@@ -15,11 +15,12 @@ from mcfa_fast.cli.common import (
     console,
     errors_as_messages,
     load_classifier,
+    say,
 )
 from mcfa_fast.data.files import read_npy
+from mcfa_fast.encoders.sentences import DEFAULT_ENCODER, SentenceEncoder
 from mcfa_fast.export.update import add_class as add_to_classifier
 from mcfa_fast.export.update import alone_with, replace_saved
-from mcfa_fast.encoders.sentences import DEFAULT_ENCODER, SentenceEncoder
 
 
 def add_class(
@@ -41,8 +42,8 @@ def add_class(
 ) -> None:
     """Add a class to a run from a description; it is classified from then on.
 
-    The VAEs stay as they are and the softmax classifier is trained anew. The classifier as it was
-    is kept beside the new one, as classifier.previous.pt; rename it to undo the last addition.
+    The system stays as it is and its heads are fitted anew. The classifier as it was is kept beside
+    the new one, as classifier.previous.pt; rename it to undo the last addition.
     """
     if bool(sentence) == (vector is not None):
         raise typer.BadParameter("give either --sentence or --vector", param_hint="--sentence")
@@ -50,7 +51,7 @@ def add_class(
         raise typer.BadParameter("it needs --vector", param_hint="--semantics-row")
     with errors_as_messages(), alone_with(run_dir / CLASSIFIER_FILE):
         classifier = load_classifier(run_dir)
-        with console.status("Training the softmax classifier"):
+        with console.status("Fitting the heads"):
             if sentence:
                 model = SentenceEncoder(encoder)
                 index = add_to_classifier(classifier, name, sentence, encoder=model)
@@ -58,12 +59,9 @@ def add_class(
                 descriptor = _read_descriptor(vector, semantics_row)
                 index = add_to_classifier(classifier, name, descriptor)
             previous = replace_saved(classifier, run_dir / CLASSIFIER_FILE)
-        console.print(
+        say(
             f"class {name!r} added with index {index}; {len(classifier.classes_)} classes are told "
-            f"apart now. The classifier before is {previous}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"apart now. The classifier before is {previous}"
         )
 
 

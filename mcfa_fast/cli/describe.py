@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from mcfa_fast.cli.common import EncoderOption, console, errors_as_messages
+from mcfa_fast.cli.common import EncoderOption, errors_as_messages, say
 from mcfa_fast.encoders.describe import describe_folder
 from mcfa_fast.encoders.sentences import DEFAULT_ENCODER, SentenceEncoder
 
@@ -41,10 +41,7 @@ def describe(
             )
         except FileExistsError as error:
             raise FileExistsError(f"{error}; replace them with --overwrite") from None
-        console.print(
+        say(
             f"{len(descriptors)} classes described by {descriptors.shape[1]} values each, written "
-            f"to {data / 'semantics.npz'} as {name!r}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"to {data / 'semantics.npz'} as {name!r}"
         )

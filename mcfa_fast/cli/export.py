@@ -8,15 +8,17 @@ from typing import Annotated, Optional
 import typer
 
 from mcfa_fast.cli.common import (
+    CLASSIFIER_FILE,
     CalibrationOption,
     ExportFormat,
-    MethodOption,
+    HeadOption,
     RunArgument,
-    console,
     errors_as_messages,
     load_classifier,
+    say,
 )
 from mcfa_fast.export import export_classifier
+from mcfa_fast.export.output import check_output
 
 
 def export(
@@ -28,7 +30,7 @@ def export(
             help="Default: by the file's name, .pt2 export, .onnx ONNX, else TorchScript."
         ),
     ] = None,
-    method: MethodOption = None,
+    head: HeadOption = None,
     calibration: CalibrationOption = None,
 ) -> None:
     """Write a run's classifier as one file for TorchScript, C++, torch.export or ONNX Runtime.
@@ -36,12 +38,11 @@ def export(
     It takes raw float32 features [N, F] and gives scores [N, K]; its metadata names the classes.
     """
     with errors_as_messages():
-        classifier = load_classifier(run_dir, method=method, calibration=calibration)
+        check_output(output, run_dir / CLASSIFIER_FILE, name="--output")
+        classifier = load_classifier(run_dir, head=head, calibration=calibration)
         kind = None if format is None else format.value
         metadata = export_classifier(classifier, output, format=kind)
-        console.print(
-            f"{metadata.method} classifier of {len(metadata.class_names)} classes over "
-            f"{metadata.features} features, written to {output}",
-            highlight=False,
-            soft_wrap=True,
+        say(
+            f"{metadata.system}, head {metadata.head!r}, of {len(metadata.class_names)} classes "
+            f"over {metadata.features} features, written to {output}"
         )

@@ -12,14 +12,17 @@ from typing import Annotated
 import typer
 
 from mcfa_fast.cli.common import (
+    CLASSIFIER_FILE,
     CalibrationOption,
     DeviceOption,
-    MethodOption,
+    HeadOption,
     RunArgument,
     console,
     errors_as_messages,
     load_classifier,
+    say,
 )
+from mcfa_fast.export.output import check_output
 from mcfa_fast.export.stream import classify_file
 
 
@@ -32,7 +35,7 @@ def predict(
     run_dir: RunArgument,
     features: Annotated[Path, typer.Argument(help="Features to classify: a .npy file [N, F].")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    method: MethodOption = None,
+    head: HeadOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to write for each row.")] = 1,
     format: Annotated[
         Output,
@@ -43,18 +46,17 @@ def predict(
 ) -> None:
     """Classify a file of features of any size, a few MiB of it at a time."""
     with errors_as_messages():
-        classifier = load_classifier(run_dir, device, method=method, calibration=calibration)
+        check_output(output, run_dir / CLASSIFIER_FILE, features, name="--output")
+        classifier = load_classifier(run_dir, device, head=head, calibration=calibration)
         start = time.perf_counter()
         with _row_progress() as progress:
             rows = classify_file(
                 classifier, features, output, top=top, format=format.value, progress=progress
             )
         rate = rows / (time.perf_counter() - start)
-        console.print(
-            f"{rows} rows classified with {classifier.method}, {rate:.3g} rows/s, "
-            f"written to {output}",
-            highlight=False,
-            soft_wrap=True,
+        say(
+            f"{rows} rows classified with head {classifier.head_.name!r}, {rate:.3g} rows/s, "
+            f"written to {output}"
         )
 
 

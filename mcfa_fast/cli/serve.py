@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import socket
+from ipaddress import ip_address
 from typing import Annotated, Optional
 
 import torch
 import typer
 
+from mcfa_fast._extras import require
 from mcfa_fast.cli.common import (
     CLASSIFIER_FILE,
     CalibrationOption,
-    MethodOption,
+    HeadOption,
     RunArgument,
-    console,
     errors_as_messages,
     load_classifier,
+    say,
+    warn,
 )
 from mcfa_fast.encoders.sentences import SentenceEncoder
+
+_BACKLOG = 128  # connections that the system holds, and that are taken in at once
 
 
 def serve(
@@ -27,10 +32,21 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
     ] = 8000,
-    method: MethodOption = None,
+    head: HeadOption = None,
     calibration: CalibrationOption = None,
+    allowed_host: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="NAME",
+            help="A name that clients call this service by, besides localhost, HOST and addresses "
+            "in numbers; repeatable, * is any.",
+        ),
+    ] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows in a request.")] = 10_000,
     max_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.")] = 8 * 2**20,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Connections at once; for more, idle ones are closed.")
+    ] = 512,
     workers: Annotated[
         Optional[int],
         typer.Option(min=1, help="Requests computed at once (default: processors, at most 4)."),
@@ -59,41 +75,65 @@ def serve(
     if not allow_add and (encoder or persist):
         raise typer.BadParameter("--encoder and --persist need --allow-add")
     with errors_as_messages():
-        try:
-            import uvicorn
+        require("serve", "serve")
+        import uvicorn
 
-            from mcfa_fast.serving import Limits, Service, create_app
-        except ImportError as error:
-            raise ImportError(
-                f"{error}; the service needs: pip install 'mcfa_fast[serve]'"
-            ) from error
+        from mcfa_fast.serving import Limits, Service, bound_log, bounded_connections, create_app
+
         processors = os.cpu_count() or 1
         workers = workers or min(4, processors)
         # Each of the workers has threads of its own.
         torch.set_num_threads(max(1, processors // workers))
-        limits = Limits(max_rows=max_rows, max_bytes=max_bytes, workers=workers)
+        limits = Limits(
+            max_rows=max_rows,
+            max_bytes=max_bytes,
+            workers=workers,
+            connections=min(max_connections, _free_descriptors()),
+        )
         service = Service(
-            load_classifier(run_dir, method=method, calibration=calibration),
+            load_classifier(run_dir, head=head, calibration=calibration),
             encoder=SentenceEncoder(encoder) if encoder else None,
             path=run_dir / CLASSIFIER_FILE if persist else None,
             max_classes=limits.max_classes,
         )
-        app = create_app(service, limits, allow_add=allow_add)
+        hosts = [host, *(allowed_host or [])]
+        app = create_app(service, limits, allow_add=allow_add, allowed_hosts=hosts)
         with _listen(host, port) as listening:
+            address = listening.getsockname()
+            if allow_add and not ip_address(address[0]).is_loopback:
+                warn(
+                    f"--allow-add on {host}: whoever reaches this machine over a network can add "
+                    "classes, for all clients"
+                )
             where = f"[{host}]" if ":" in host else host
-            console.print(
-                f"{len(service.classes())} classes on http://{where}:{listening.getsockname()[1]}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            say(f"{len(service.classes())} classes on http://{where}:{address[1]}")
             config = uvicorn.Config(
-                app, log_level="warning", server_header=False, timeout_graceful_shutdown=30
+                app,
+                http=bounded_connections(limits),
+                ws="none",
+                lifespan="off",
+                log_level="warning",
+                server_header=False,
+                backlog=_BACKLOG,
+                h11_max_incomplete_event_size=limits.header_bytes,
+                timeout_graceful_shutdown=30,
             )
+            bound_log()
             try:
                 uvicorn.Server(config).run(sockets=[listening])
             except KeyboardInterrupt:
                 pass  # how uvicorn ends, after it has shut down
+
+
+def _free_descriptors() -> int:
+    """How many connections may be open: files, libraries and those that are being taken in need
+    descriptors, too."""
+    if os.name != "posix":
+        return 512
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, limit - _BACKLOG - 64) if limit != resource.RLIM_INFINITY else 2**20
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -105,7 +145,7 @@ def _listen(host: str, port: int) -> socket.socket:
         if os.name == "posix":  # elsewhere it would let two servers share the port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(2048)
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         raise OSError(f"{host}:{port}: cannot listen there: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import logging
@@ -15,11 +14,11 @@ from typing import Literal, get_args
 
 import torch
 
+from mcfa_fast._extras import require
+from mcfa_fast.classifiers import ZeroShotClassifier
 from mcfa_fast.export.metadata import KEY, Metadata
 from mcfa_fast.export.module import DeployedClassifier
-from mcfa_fast.classifiers.classifier_old import MCFAClassifier
-from mcfa_fast.classifiers.heads_old import Method
-from mcfa_fast.storage.checkpoint import write_atomically
+from mcfa_fast.storage import write_atomically
 
 __all__ = ["FORMATS", "Format", "export_classifier", "onnx_trailer"]
 
@@ -30,15 +29,15 @@ _SUFFIXES: dict[str, Format] = {".pt2": "export", ".onnx": "onnx"}
 
 
 def export_classifier(
-    classifier: MCFAClassifier,
+    classifier: ZeroShotClassifier,
     path: str | os.PathLike[str],
     *,
     format: Format | None = None,
-    method: Method | None = None,
+    head: str | None = None,
 ) -> Metadata:
-    """Write scaler, visual encoder, classifier and calibration as one file, crash-safely.
+    """Write scaler, system, head and calibration as one file, crash-safely.
 
-    The number of rows is free, the features are float32 [N, F]. Classes, method and calibration are
+    The number of rows is free, the features are float32 [N, F]. Classes, head and calibration are
     fixed in the file; its metadata names them.
 
     Args:
@@ -47,7 +46,7 @@ def export_classifier(
         format: "torchscript" for PyTorch in Python and C++, "export" for ``torch.export.load`` and
             AOTInductor, "onnx" for ONNX Runtime and others. None goes by the file's name: ``.pt2``
             is "export", ``.onnx`` is "onnx", anything else "torchscript".
-        method: "softmax", "nearest" or "ensemble"; None is the classifier's own.
+        head: which head gives the scores; None is the classifier's own.
 
     Returns:
         The metadata in the file.
@@ -55,16 +54,16 @@ def export_classifier(
     Raises:
         NotFittedError: before the classifier was fitted.
         ImportError: for "onnx" without ``pip install mcfa_fast[onnx]``.
-        ValueError: on an unknown format or method.
+        ValueError: on an unknown format or head, or a classifier that cannot be exported, see
+            :class:`~mcfa_fast.export.module.DeployedClassifier`.
 
     Example:
         >>> import tempfile
-        >>> from mcfa_fast import MCFAConfig, data
+        >>> from mcfa_fast import data
         >>> digits = data.load("digits")
-        >>> split = digits.split("7/3:0", generalized=False)
-        >>> config = MCFAConfig.paper("zsl", epochs=1, classifier_epochs=1)
-        >>> classifier = MCFAClassifier(config).fit(
-        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
+        >>> rows = digits.split("7/3:0", generalized=False).train
+        >>> classifier = ZeroShotClassifier("eszsl").fit(
+        ...     digits.features[rows], digits.labels[rows], digits.semantics
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export_classifier(classifier, f"{folder}/digits.pt").class_indices
@@ -75,8 +74,8 @@ def export_classifier(
         format = _SUFFIXES.get(path.suffix, "torchscript")
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {FORMATS}, got {format!r}")
-    if method is not None:
-        classifier = copy.copy(classifier).set_params(method=method)
+    if head is not None:
+        classifier = classifier.with_head(head)
     module, metadata = DeployedClassifier(classifier), Metadata.of(classifier)
     write: Callable[[DeployedClassifier, str], bytes] = {
         "torchscript": _torchscript,
@@ -117,11 +116,7 @@ def _export(module: DeployedClassifier, metadata: str) -> bytes:
 
 
 def _onnx(module: DeployedClassifier, metadata: str) -> bytes:
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"{error}; ONNX needs: pip install 'mcfa_fast[onnx]'") from error
+    require("onnx", "format 'onnx'")
     with _quiet():
         program = torch.onnx.export(
             _program(module),

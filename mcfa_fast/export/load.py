@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from mcfa_fast._extras import require
 from mcfa_fast.export.archive import check_program
 from mcfa_fast.export.export import onnx_trailer
 from mcfa_fast.export.metadata import KEY, Metadata
@@ -33,23 +34,22 @@ def load_exported(path: str | os.PathLike[str]) -> Predictor:
     Raises:
         FileNotFoundError: without such a file.
         ImportError: for ONNX without ``pip install mcfa_fast[onnx]``.
-        ValueError: when the file is damaged, of another kind, or of a later version.
+        ValueError: when the file is damaged, of another kind, or of another version.
 
     Example:
         >>> import tempfile
-        >>> from mcfa_fast import MCFAClassifier, MCFAConfig, data
+        >>> from mcfa_fast import ZeroShotClassifier, data
         >>> from mcfa_fast.export import export_classifier
         >>> digits = data.load("digits")
-        >>> split = digits.split("7/3:0", generalized=False)
-        >>> config = MCFAConfig.paper("zsl", epochs=1, classifier_epochs=1)
-        >>> classifier = MCFAClassifier(config).fit(
-        ...     digits.features[split.train],
-        ...     digits.labels[split.train],
+        >>> rows = digits.split("7/3:0", generalized=False).train
+        >>> classifier = ZeroShotClassifier("eszsl").fit(
+        ...     digits.features[rows],
+        ...     digits.labels[rows],
         ...     digits.semantics,
         ...     class_names=digits.class_names,
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = export_classifier(classifier, f"{folder}/digits.pt", method="nearest")
+        ...     _ = export_classifier(classifier, f"{folder}/digits.pt")
         ...     predictor = load_exported(f"{folder}/digits.pt")
         >>> predictor.class_names
         ('3', '4', '8')
@@ -90,10 +90,9 @@ def _onnx(content: bytes) -> Predictor:
     body = content[:-size]
     if onnx_trailer(body) != content[-size:]:
         raise ValueError("expected a file written by mcfa_fast's export; it is damaged or another")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(f"{error}; ONNX needs: pip install 'mcfa_fast[onnx]'") from error
+    require("onnx", "an ONNX file")
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return OnnxPredictor(
         Metadata.parse(session.get_modelmeta().custom_metadata_map.get(KEY, "")), session

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mcfa_fast.export.metadata import Metadata
 from mcfa_fast.data.inputs import as_features
+from mcfa_fast.export.metadata import Metadata
 
 __all__ = ["OnnxPredictor", "Predictor", "TorchPredictor"]
 
@@ -36,18 +36,24 @@ class Predictor(ABC):
     def scores(self, features: ArrayLike | Tensor) -> np.ndarray:
         """Scores [N, K], float32, of raw features [N, F]; the highest is the prediction.
 
-        Log-probabilities ("softmax", "ensemble") or cosine similarities ("nearest"), less the
-        calibration for seen classes. The rows are computed in chunks, so `features` may be a memory
-        map of any size.
+        What a score is depends on the head; the calibration of seen classes is subtracted. The
+        rows are computed in chunks, so `features` may be a file of any size.
 
         Raises:
-            TypeError, ValueError: on features of a wrong type or shape, or that are not finite.
+            TypeError, ValueError: on features of a wrong type or shape, or that are not finite or
+                so large that scores are not.
         """
         features = as_features(features, self.metadata.features)
         scores = np.empty((len(features), len(self.class_names)), dtype=np.float32)
         for start in range(0, len(features), _ROWS_PER_CHUNK):
             rows = slice(start, start + _ROWS_PER_CHUNK)
             scores[rows] = self._scores(np.array(features[rows], dtype=np.float32))
+            finite = np.isfinite(scores[rows]).all(axis=1)
+            if not finite.all():
+                raise ValueError(
+                    f"the scores of row {start + int(finite.argmin())} are not finite: its values "
+                    f"are too large for this {self.metadata.system}"
+                )
         return scores
 
     def predict(self, features: ArrayLike | Tensor) -> np.ndarray:

@@ -11,11 +11,14 @@ from typing import BinaryIO, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from mcfa_fast.classifiers import ZeroShotClassifier
+from mcfa_fast.data.checks import check_features
 from mcfa_fast.data.errors import DatasetError
 from mcfa_fast.data.files import require
 from mcfa_fast.data.npy import NpyFile
-from mcfa_fast.classifiers.classifier_old import MCFAClassifier
-from mcfa_fast.storage.checkpoint import write_atomically
+from mcfa_fast.export.finite import probabilities
+from mcfa_fast.export.output import check_output
+from mcfa_fast.storage import write_atomically
 
 __all__ = ["OUTPUT_FORMATS", "OutputFormat", "classify_file"]
 
@@ -41,7 +44,7 @@ class _Best(NamedTuple):
 
 
 def classify_file(
-    classifier: MCFAClassifier,
+    classifier: ZeroShotClassifier,
     features: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
@@ -53,8 +56,8 @@ def classify_file(
 
     The output replaces `output` once it is whole. As "csv" it has the columns ``row``, ``rank``
     (from 1), ``class`` (the name) and ``score`` (the probability, see
-    :meth:`MCFAClassifier.predict_proba`), `top` lines per row. As "npy" it is an array [N, top] of
-    records with the fields ``class`` (the index, int64) and ``score`` (float32).
+    :meth:`ZeroShotClassifier.predict_proba`), `top` lines per row. As "npy" it is an array
+    [N, top] of records with the fields ``class`` (the index, int64) and ``score`` (float32).
 
     Args:
         classifier: a fitted classifier.
@@ -68,17 +71,17 @@ def classify_file(
         N.
 
     Raises:
-        ValueError: when `features` is not readable, of a wrong shape or not finite, or on a bad
-            `top` or `format`.
+        ValueError: when `features` is not readable, of a wrong shape or not finite, when scores are
+            not finite (it names the cause), when `output` is `features` under whatever name, or on
+            a bad `top` or `format`.
 
     Example:
         >>> import tempfile
-        >>> from mcfa_fast import MCFAConfig, data
+        >>> from mcfa_fast import data
         >>> digits = data.load("digits")
-        >>> split = digits.split("7/3:0", generalized=False)
-        >>> config = MCFAConfig.paper("zsl", epochs=1, classifier_epochs=1)
-        >>> classifier = MCFAClassifier(config).fit(
-        ...     digits.features[split.train], digits.labels[split.train], digits.semantics
+        >>> train = digits.split("7/3:0", generalized=False).train
+        >>> classifier = ZeroShotClassifier("eszsl").fit(
+        ...     digits.features[train], digits.labels[train], digits.semantics
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(f"{folder}/a.npy", digits.features)
@@ -92,6 +95,7 @@ def classify_file(
         raise ValueError(f"format: expected one of {OUTPUT_FORMATS}, got {format!r}")
     if top < 1:
         raise ValueError(f"top: expected 1 or more, got {top}")
+    check_output(output, features)
     rows = _open(Path(features), classifier.n_features_in_)
     top = min(top, len(classifier.classes_))
     best = _classify(classifier, rows, top, progress or (lambda done, total: None))
@@ -108,21 +112,24 @@ def classify_file(
 
 def _open(path: Path, width: int) -> NpyFile:
     rows = NpyFile(require(path, "the features to classify"))
-    shape = rows.shape
-    if len(shape) != 2 or shape[1] != width or shape[0] == 0:
-        raise DatasetError(f"{path}: expected shape [N, {width}] with N >= 1, got {list(shape)}")
+    check_features(rows, values=False)
+    if rows.shape[1] != width:
+        raise DatasetError(f"{path}: expected shape [N, {width}], got {list(rows.shape)}")
     return rows
 
 
 def _classify(
-    classifier: MCFAClassifier,
+    classifier: ZeroShotClassifier,
     rows: NpyFile,
     top: int,
     progress: Callable[[int, int], None],
 ) -> Iterator[_Best]:
     progress(0, len(rows))
     for start, features in _chunks(rows):
-        scores = classifier.predict_proba(features)
+        try:
+            scores = probabilities(classifier, features, first_row=start)
+        except ValueError as error:
+            raise ValueError(f"{rows.path}: {error}") from error
         if top == 1:
             columns = scores.argmax(axis=1, keepdims=True)
         else:
@@ -136,13 +143,12 @@ def _chunks(rows: NpyFile) -> Iterator[tuple[int, np.ndarray]]:
     """Consecutive rows, each part with the number of its first row."""
     size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES * len(rows) // rows.nbytes))
     for start in range(0, len(rows), size):
-        features = rows[start : start + size]
-        if features.dtype.kind == "f":
-            finite = np.isfinite(features).all(axis=1)
-            if not finite.all():
-                raise DatasetError(
-                    f"{rows.path}: NaN or infinity in row {start + finite.argmin()}"
-                )
+        with np.errstate(over="ignore"):  # found to be infinite
+            features = rows[start : start + size].astype(np.float32)
+        finite = np.isfinite(features).all(axis=1)
+        if not finite.all():
+            row = start + int(finite.argmin())
+            raise DatasetError(f"{rows.path}: NaN or infinity in row {row} (in float32)")
         yield start, features
 
 

@@ -124,6 +124,11 @@ class LatentIndex:
         """The id [M] of every vector, int64, in the order in which they were added."""
         return self._store.ids.clone()
 
+    def contents(self) -> tuple[Tensor, Tensor]:
+        """All vectors [M, D] as they are compared (for "cosine" of unit length), and their ids [M],
+        in an order of the index's own."""
+        return self._store.contents()
+
     def __len__(self) -> int:
         """Number of different ids."""
         return len(self._unique)

@@ -9,22 +9,36 @@ from typing import Annotated, Any
 import anyio
 import numpy as np
 from fastapi import HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
-from pydantic import create_model as create_pydantic_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 from starlette.requests import ClientDisconnect
 
+from mcfa_fast.export.update import CONTROL_CHARACTERS
 from mcfa_fast.serving.limits import Limits
 
-__all__ = ["JSON", "NPY", "NewClass", "features_reader", "media_type", "parse_json", "read_body"]
+__all__ = [
+    "JSON",
+    "LARGEST",
+    "NPY",
+    "NewClass",
+    "features_reader",
+    "media_type",
+    "parse_json",
+    "read_body",
+]
 
 JSON = "application/json"
 NPY = "application/octet-stream"
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Numbers are at most this, and at least its negative."""
 
 _HEADER_ENTRY = re.compile(
     r"'(descr|fortran_order|shape)': ('[^']{0,40}'|True|False|\([\d, ]{0,60}\))"
 )
 _REAL = re.compile(r"'([<>]f[248]|[<>][iu][248]|\|[iu]1)'")
 _STRICT = ConfigDict(strict=True, extra="forbid")
+_Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+_MOST_DESCRIPTOR = 65536
 
 
 class NewClass(BaseModel):
@@ -33,8 +47,44 @@ class NewClass(BaseModel):
     model_config = _STRICT
 
     name: str = Field(min_length=1, max_length=200)
-    vector: list[FiniteFloat] | None = Field(None, max_length=65536, fail_fast=True)
-    sentences: list[Annotated[str, Field(max_length=2000)]] | None = Field(None, max_length=100)
+    vector: list[_Number] = Field([], max_length=_MOST_DESCRIPTOR, fail_fast=True)
+    sentences: list[Annotated[str, Field(max_length=2000)]] = Field(
+        [], min_length=1, max_length=100
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if CONTROL_CHARACTERS.search(name):
+            raise ValueError("expected no control characters")
+        return name
+
+    @staticmethod
+    def schema(width: int, *, sentences: bool) -> dict[str, Any]:
+        """As JSON Schema, for descriptors of `width` values.
+
+        Args:
+            width: values of a descriptor A.
+            sentences: whether sentences are accepted, too.
+        """
+        number = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+        vector = {"type": "array", "items": number, "minItems": width, "maxItems": width}
+        text = {"type": "string", "pattern": r"\S", "maxLength": 2000}
+        texts = {"type": "array", "items": text, "minItems": 1, "maxItems": 100}
+        name = {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 200,
+            "pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$",
+        }
+        described = {"vector": vector, "sentences": texts} if sentences else {"vector": vector}
+        return {
+            "type": "object",
+            "properties": {"name": name, **described},
+            "required": ["name"],
+            "oneOf": [{"required": [key]} for key in described],
+            "additionalProperties": False,
+        }
 
 
 def media_type(request: Request, *allowed: str) -> str:
@@ -86,16 +136,14 @@ def parse_json(model: type[BaseModel], body: bytes) -> Any:
 
 def features_reader(width: int, limits: Limits) -> Any:
     """A function from body and type to float rows [N, width], N in 1..max_rows."""
-    row = Annotated[list[FiniteFloat], Field(min_length=width, max_length=width, fail_fast=True)]
+    row = Annotated[list[_Number], Field(min_length=width, max_length=width, fail_fast=True)]
     rows = Annotated[list[row], Field(min_length=1, max_length=limits.max_rows, fail_fast=True)]
-    model = create_pydantic_model("Features", __config__=_STRICT, features=(rows, ...))
+    model = create_model("Features", __config__=_STRICT, features=(rows, ...))
 
     def read(body: bytes, kind: str) -> np.ndarray:
         if kind == NPY:
             return _npy(body, width, limits.max_rows)
-        with np.errstate(over="ignore"):  # found to be infinite below
-            features = np.array(parse_json(model, body).features, dtype=np.float32)
-        return _finite(features)
+        return np.array(parse_json(model, body).features, dtype=np.float32)
 
     return read
 

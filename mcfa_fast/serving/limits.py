@@ -22,4 +22,17 @@ class Limits(BaseModel):
     max_classes: int = Field(1_000, ge=1, description="Classes, after which none can be added.")
     pending: int = Field(32, ge=1, description="Requests at once; more are answered 503.")
     workers: int = Field(2, ge=1, description="Requests that are computed at once.")
+    connections: int = Field(
+        512,
+        ge=1,
+        description="Connections at once; for one more, the one that has waited longest for "
+        "its client is closed.",
+    )
+    header_bytes: int = Field(16 * 2**10, ge=256, description="Bytes of a request's headers.")
+    header_seconds: float = Field(
+        10.0, gt=0, description="Time in which a connection has to send the headers of a request."
+    )
     body_seconds: float = Field(30.0, gt=0, description="Time in which a body has to arrive.")
+    answer_seconds: float = Field(
+        60.0, gt=0, description="Time in which a client has to take in an answer."
+    )
