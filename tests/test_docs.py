@@ -83,7 +83,7 @@ def test_commands_and_options_within_the_text_exist(page):
     [
         (["train", "--no-such-option", "1"], "No such option"),
         (["predict", "RUN", "-o", "labels.csv"], "features"),
-        (["train", "--mode", "fast"], "'fast' is not one of"),
+        (["train", "--task", "fast"], "'fast' is not one of"),
     ],
 )
 def test_wrong_command_lines_would_be_found(arguments, message):
@@ -156,7 +156,7 @@ def serve_and_curl():
             process.terminate()
     health, classes, nearest, every, added = answers
     assert (health["status"], len(classes["classes"])) == ("ok", 10)
-    assert nearest["method"] == "nearest" and np.shape(nearest["classes"]) == (2, 3)
+    assert nearest["head"] == "nearest" and np.shape(nearest["classes"]) == (2, 3)
     assert len(every["classes"]) == 1797
     assert added == {"index": 10, "name": "one more eight"}
 

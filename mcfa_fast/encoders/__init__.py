@@ -1,0 +1,1 @@
+"""From media to what systems work on: class descriptors from sentences."""
