@@ -86,7 +86,7 @@ def fold_scores(
 def head_scores(head: Head, features: FeatureRows) -> Tensor:
     """Uncalibrated scores [N, K] of all rows."""
     size = max(16, _CHUNK // features.width)
-    return torch.cat([head.scores(chunk) for chunk in features.chunks(size)])
+    return features.map(head.scores, size)
 
 
 def _selected(
@@ -177,14 +177,18 @@ class _Kept:
     ) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._path = run_dir / "selection.json"
+        self._run, self._data, self._fixed = run, data, sorted(fixed)
+
+    def _made_for(self) -> dict[str, Any]:
+        """Reads all features, unless their fingerprint is known."""
         made_for = {
-            "run": run.model_dump(mode="json"),
-            "fixed": sorted(fixed),
-            "features": data.features.fingerprint,
-            "labels": fingerprint([torch.from_numpy(data.labels)]),
-            "semantics": fingerprint([data.semantics]),
+            "run": self._run.model_dump(mode="json"),
+            "fixed": self._fixed,
+            "features": self._data.features.fingerprint,
+            "labels": fingerprint([torch.from_numpy(self._data.labels)]),
+            "semantics": fingerprint([self._data.semantics]),
         }
-        self._made_for = json.loads(json.dumps(made_for))  # as when it is read back
+        return json.loads(json.dumps(made_for))  # as when it is read back
 
     def read(self) -> Selection | None:
         """The choice, if it was made for the same run."""
@@ -192,12 +196,12 @@ class _Kept:
             return None
         try:
             content = json.loads(self._path.read_bytes())
-            if content["made_for"] != self._made_for:
+            if content["made_for"] != self._made_for():
                 return None
             return Selection.from_dict(content["selection"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CheckpointError(f"{self._path}: damaged; delete it to choose anew") from error
 
     def write(self, selection: Selection) -> None:
-        content = {"selection": selection.to_dict(), "made_for": self._made_for}
+        content = {"selection": selection.to_dict(), "made_for": self._made_for()}
         write_text(self._path, json.dumps(content, indent=2) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ class FeatureRows:
         return view
 
     def gather(self, rows: Tensor | np.ndarray | slice) -> Tensor:
-        """Some of the rows as a float32 tensor in main memory."""
+        """Some of the rows as a float32 tensor in main memory, not to be written to."""
         if isinstance(rows, Tensor):
             rows = rows.numpy()
         if self._rows is not None:
@@ -118,6 +118,27 @@ class FeatureRows:
         if watched is not None:
             self._fingerprint = watched.text
 
+    def map(self, function: Callable[[Tensor], Tensor], size: int | None = None) -> Tensor:
+        """``function`` of all rows [n, ...], computed of :meth:`chunks` one after the other.
+
+        Unlike a list of results that is joined in the end, this takes no memory twice, nor leaves
+        results between the chunks, which would keep C's allocator from using their place again.
+
+        Args:
+            function: Acts on each row by itself.
+            size: See :meth:`chunks`.
+        """
+        result, start = None, 0
+        for chunk in self.chunks(size):
+            part = function(chunk)
+            if result is None:
+                result = part.new_empty(len(self), *part.shape[1:])
+            result[start : start + len(part)] = part
+            start += len(part)
+        if result is None:
+            raise DatasetError("features: expected at least one row, got none")
+        return result
+
     def watch(self) -> None:
         """Take the fingerprint when all rows are read next, so as not to read them twice."""
         if self._fingerprint is None:
@@ -133,12 +154,8 @@ class FeatureRows:
 
     def array(self, dtype: Any = np.float32) -> np.ndarray:
         """All rows as one array in main memory."""
-        result = np.empty(self.shape, dtype)
-        start = 0
-        for chunk in self.chunks():
-            result[start : start + len(chunk)] = chunk.numpy()
-            start += len(chunk)
-        return result
+        wanted = torch.from_numpy(np.empty(0, dtype)).dtype
+        return self.map(lambda chunk: chunk.to(wanted)).numpy()
 
     def _pieces(self, size: int) -> Iterator[Tensor]:
         for start in range(0, len(self), size):

@@ -35,7 +35,7 @@ class ResidentFeatures:
     """
 
     def __init__(self, features: FeatureRows, scaling: Scaling, device: torch.device) -> None:
-        self._scaled = torch.cat([scaling(chunk).to(device) for chunk in features.chunks()])
+        self._scaled = features.map(lambda chunk: scaling(chunk).to(device))
 
     def batches(self, sampler: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
         """See :class:`PlacedFeatures`."""
