@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcfa_fast.systems.bilinear import BilinearSystem
+from mcfa_fast.systems.bilinear import BilinearConfig, BilinearSystem
 from mcfa_fast.systems.compatibility import margin_violations
 
-__all__ = ["ALE", "weighted_ranking_loss"]
+__all__ = ["ALE", "ALEConfig", "weighted_ranking_loss"]
 
 
 def weighted_ranking_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -40,6 +40,10 @@ def weighted_ranking_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return harmonic / rank.clamp(min=1) * violations.sum(dim=1)
 
 
+class ALEConfig(BilinearConfig):
+    """Options of ALE."""
+
+
 class ALE(BilinearSystem):
     """Attribute label embedding: ``F(x, y) = x^T W s_y`` with weighted approximate ranking.
 
@@ -62,4 +66,6 @@ class ALE(BilinearSystem):
     """
 
     name = "ale"
+    Config = ALEConfig
+    config: ALEConfig
     criterion = staticmethod(weighted_ranking_loss)

@@ -71,9 +71,6 @@ class BilinearSystem(CompatibilitySystem):
     times the same map.
     """
 
-    Config = BilinearConfig
-    config: BilinearConfig
-
     @staticmethod
     @abstractmethod
     def criterion(scores: Tensor, labels: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mcfa_fast.systems.bilinear import BilinearSystem
+from mcfa_fast.systems.bilinear import BilinearConfig, BilinearSystem
 from mcfa_fast.systems.compatibility import margin_violations
 
-__all__ = ["DeViSE", "hinge_rank_loss"]
+__all__ = ["DeViSE", "DeViSEConfig", "hinge_rank_loss"]
 
 
 def hinge_rank_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -33,6 +33,10 @@ def hinge_rank_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return margin_violations(scores, labels).sum(dim=1)
 
 
+class DeViSEConfig(BilinearConfig):
+    """Options of DeViSE."""
+
+
 class DeViSE(BilinearSystem):
     """Deep visual-semantic embedding: ``F(x, y) = s_y^T M x`` with the hinge rank loss.
 
@@ -54,4 +58,6 @@ class DeViSE(BilinearSystem):
     """
 
     name = "devise"
+    Config = DeViSEConfig
+    config: DeViSEConfig
     criterion = staticmethod(hinge_rank_loss)

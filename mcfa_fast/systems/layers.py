@@ -86,4 +86,4 @@ class LogOdds(nn.Module):
 
 
 def _fixed(values: np.ndarray) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(values), requires_grad=False)
+    return nn.Parameter(torch.from_numpy(np.ascontiguousarray(values)), requires_grad=False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mcfa_fast.systems.bilinear import BilinearSystem
+from mcfa_fast.systems.bilinear import BilinearConfig, BilinearSystem
 from mcfa_fast.systems.compatibility import margin_violations
 
-__all__ = ["SJE", "structured_hinge_loss"]
+__all__ = ["SJE", "SJEConfig", "structured_hinge_loss"]
 
 
 def structured_hinge_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -35,6 +35,10 @@ def structured_hinge_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return margin_violations(scores, labels).amax(dim=1)
 
 
+class SJEConfig(BilinearConfig):
+    """Options of SJE."""
+
+
 class SJE(BilinearSystem):
     """Structured joint embedding: ``F(x, y) = x^T W s_y`` with the structured hinge loss.
 
@@ -54,4 +58,6 @@ class SJE(BilinearSystem):
     """
 
     name = "sje"
+    Config = SJEConfig
+    config: SJEConfig
     criterion = staticmethod(structured_hinge_loss)

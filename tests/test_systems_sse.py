@@ -5,8 +5,9 @@ import pytest
 import torch
 from planted_data import SEEN, UNSEEN, planted_images, planted_semantics
 from scipy.optimize import minimize
+from systems_helpers import fit_system, prepared, scores
 
-from mcfa_fast.baselines import SSE
+from mcfa_fast.systems.layers import unit_rows
 from mcfa_fast.systems.sse import seen_class_histograms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -66,17 +67,20 @@ def test_much_smoothing_mixes_equally():
     np.testing.assert_allclose(seen_class_histograms(seen, seen, 1e9), 1 / 9, atol=1e-6)
 
 
+UNIT = unit_rows(planted_semantics())
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    baseline = SSE(smoothing=0.1, epochs=3, penalty=0.01)
-    return baseline.fit(*planted_images(SEEN), planted_semantics())
+    options = {"smoothing": 0.1, "epochs": 3, "penalty": 0.01}
+    return fit_system("sse", planted_images(SEEN), planted_semantics(), **options)
 
 
-def compatibility(baseline, features, semantics):
+def compatibility(system, features, semantics):
     """F(x, y) = Σ_s z_ys w·max(0, x - v_s), pair by pair."""
-    weights = baseline.module_.weights.detach().double().numpy()
-    thresholds = baseline.module_.thresholds.detach().double().numpy()
-    histograms = seen_class_histograms(semantics, baseline.semantics_[SEEN], 0.1)
+    weights = system.compatibility.w.detach().double().numpy()
+    thresholds = system.compatibility.thresholds.detach().double().numpy()
+    histograms = seen_class_histograms(semantics, UNIT[SEEN], 0.1)
     return np.array(
         [
             [
@@ -86,80 +90,76 @@ def compatibility(baseline, features, semantics):
                 )
                 for histogram in histograms
             ]
-            for x in baseline.preparation_.apply(features).astype(np.float64)
+            for x in prepared(system, features).double().numpy()
         ]
     )
 
 
 def test_scores_by_explicit_loops(fitted):
     features = planted_images(UNSEEN, rows=2, seed=1)[0]
-    wanted = compatibility(fitted, features, fitted.semantics_[UNSEEN])
-    np.testing.assert_allclose(fitted.decision_function(features), wanted, rtol=1e-4, atol=1e-4)
+    wanted = compatibility(fitted, features, UNIT[UNSEEN])
+    got = scores(fitted, features, planted_semantics()[UNSEEN])
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_objective_by_explicit_loops(fitted):
     """Both kinds of hinges and the squared norm; a class is absent from the batch."""
     features, labels = planted_images(SEEN[:-1], rows=3, seed=1)
     features, labels = features[1:], labels[1:]  # unequal classes
-    scores = compatibility(fitted, features, fitted.semantics_[SEEN])
-    semantics = fitted.semantics_[SEEN].astype(np.float64)
+    values = compatibility(fitted, features, UNIT[SEEN])
+    semantics = UNIT[SEEN].astype(np.float64)
     delta = 1 - semantics @ semantics.T
     violations = sum(
         max(0.0, delta[label, y] + row[y] - row[label])
-        for row, label in zip(scores, labels, strict=True)
+        for row, label in zip(values, labels, strict=True)
         for y in SEEN
         if y != label
     )
     alignment = 0.0
     for label in SEEN[:-1]:
-        mean = scores[labels == label].mean(axis=0)
+        mean = values[labels == label].mean(axis=0)
         alignment += sum(
             max(0.0, delta[label, s] + mean[s] - mean[label]) for s in SEEN if s != label
         )
-    norm = fitted.module_.weights.detach().double().square().sum().item()
+    norm = fitted.compatibility.w.detach().double().square().sum().item()
     wanted = violations / len(labels) + alignment / len(SEEN[:-1]) + 0.01 / 2 * norm
-    prepared = torch.from_numpy(fitted.preparation_.apply(features))
-    loss = fitted.module_.loss(prepared, torch.from_numpy(labels)).item()
+    loss = fitted.compatibility.loss(prepared(fitted, features), torch.from_numpy(labels)).item()
     assert loss == pytest.approx(wanted, rel=1e-4)
 
 
 def test_intersections_differ_from_rectified_differences_by_a_common_term(fitted):
     """Σ_s z_s w·max(0, x - v_s) = w·x - Σ_s z_s w·min(x, v_s): the same differences of classes."""
     features = planted_images(UNSEEN, rows=2, seed=1)[0]
-    x = fitted.preparation_.apply(features)
-    state = {name: value.numpy() for name, value in fitted.module_.state_dict().items()}
-    intersections = np.minimum(x[:, None], state["thresholds"]) @ -state["weights"]
-    histograms = seen_class_histograms(fitted.semantics_[UNSEEN], fitted.semantics_[SEEN], 0.1)
-    difference = fitted.decision_function(features) - intersections @ histograms.T
+    x = prepared(fitted, features).numpy()
+    state = {name: value.numpy() for name, value in fitted.state_dict().items()}
+    intersections = np.minimum(x[:, None], state["thresholds"]) @ -state["w"]
+    histograms = seen_class_histograms(UNIT[UNSEEN], UNIT[SEEN], 0.1)
+    got = scores(fitted, features, planted_semantics()[UNSEEN])
+    difference = got - intersections @ histograms.T
     np.testing.assert_allclose(np.ptp(difference, axis=1), 0, atol=1e-3)
 
 
+def class_means(system, features, labels):
+    rows = prepared(system, features).numpy()
+    return np.stack([rows[labels == label].mean(axis=0) for label in SEEN])
+
+
 def test_thresholds_start_at_the_class_means():
-    features, labels = planted_images(SEEN)
-    baseline = SSE(epochs=1, learning_rate=1e-12)
-    baseline.fit(features[5:], labels[5:], planted_semantics())
-    prepared = baseline.preparation_.apply(features[5:])
-    means = [prepared[labels[5:] == label].mean(axis=0) for label in SEEN]
-    np.testing.assert_allclose(baseline.module_.thresholds.detach().numpy(), means, atol=1e-6)
+    features, labels = (values[5:] for values in planted_images(SEEN))
+    options = {"epochs": 1, "learning_rate": 1e-12}
+    system = fit_system("sse", (features, labels), planted_semantics(), **options)
+    means = class_means(system, features, labels)
+    thresholds = system.compatibility.thresholds.detach().numpy()
+    np.testing.assert_allclose(thresholds, means, atol=1e-6)
 
 
 def test_thresholds_take_steps_on_the_scale_of_the_features():
     """They have no gradient in the first step, from weights of zero, so that Adam's second step is
     0.1 / (1 - 0.9²) / sqrt(0.001 / (1 - 0.999²)) = 0.744 of the learning rate, for every entry.
     """
-    features, labels = planted_images(SEEN)
-    rows = len(labels)
-    baseline = SSE(epochs=2, batch_size=rows, learning_rate=0.01)
-    baseline.fit(features, labels, planted_semantics())
-    prepared = baseline.preparation_.apply(features)
-    means = np.stack([prepared[labels == label].mean(axis=0) for label in SEEN])
-    moved = np.abs(baseline.module_.thresholds.detach().numpy() - means)
-    scale = np.sqrt(np.square(prepared).mean())
+    images = planted_images(SEEN)
+    options = {"epochs": 2, "batch_size": len(images[1]), "learning_rate": 0.01}
+    system = fit_system("sse", images, planted_semantics(), **options)
+    moved = np.abs(system.compatibility.thresholds.detach().numpy() - class_means(system, *images))
+    scale = prepared(system, images[0]).square().mean().sqrt().item()
     np.testing.assert_allclose(moved.max(), 0.744 * 0.01 * scale, rtol=1e-2)
-
-
-@pytest.mark.parametrize("name", ["smoothing", "penalty"])
-@pytest.mark.parametrize("value", [-0.1, float("nan"), None])
-def test_rejects_weights(name, value):
-    with pytest.raises(ValueError, match=f"{name}: expected a finite number 0 or more, got"):
-        SSE(**{name: value}).fit(*planted_images(SEEN), planted_semantics())

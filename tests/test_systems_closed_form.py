@@ -7,17 +7,17 @@ import pytest
 from data_helpers import shared_data
 from scipy.linalg import solve_sylvester
 from sklearn import linear_model
+from systems_helpers import fit_system, scores
 
 from mcfa_fast import data
-from mcfa_fast.baselines import ESZSL, SAE, Ridge
-from mcfa_fast.evaluation import mean_class_accuracy
-from mcfa_fast.studies import METHODS, select
+from mcfa_fast.classifiers import ZeroShotClassifier
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.permutation(np.repeat(np.arange(5), [9, 14, 20, 11, 6]))
 FEATURES = RNG.normal(size=(60, 8)) + 2 * RNG.normal(size=(5, 8))[LABELS]
+FEATURES = FEATURES.astype(np.float32).astype(np.float64)  # which systems read
 SEMANTICS = RNG.normal(size=(7, 4))  # classes 5 and 6 are unseen
-TEST = RNG.normal(size=(10, 8))
+TEST = RNG.normal(size=(10, 8)).astype(np.float32).astype(np.float64)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,15 +33,15 @@ S = unit(SEMANTICS.astype(np.float32).astype(np.float64))
 T = S[LABELS]  # descriptor of every row
 
 
-def fit(baseline):
-    return baseline.fit(FEATURES, LABELS, SEMANTICS)
+def fit(name, **options):
+    return fit_system(name, (FEATURES, LABELS), SEMANTICS, **options)
 
 
 @pytest.mark.parametrize("visual", [0.01, 3.0])
 @pytest.mark.parametrize("semantic", [0.2, 50.0])
 def test_eszsl_minimises_its_objective(visual, semantic):
     """Eq. 4: |x W S^T - Y|² + γ |W S^T|² + λ |x W|² + γ λ |W|², whose gradient is 0."""
-    fitted = fit(ESZSL(visual_penalty=visual, semantic_penalty=semantic))
+    fitted = fit("eszsl", visual_penalty=visual, semantic_penalty=semantic)
     w, s = fitted.weights_, S[:5]
     y = np.where(LABELS[:, None] == np.arange(5), 1.0, -1.0)
     gradient = (
@@ -51,41 +51,36 @@ def test_eszsl_minimises_its_objective(visual, semantic):
         + visual * semantic * w
     )
     assert np.abs(gradient).max() < 1e-10 * np.abs(X.T @ y @ s).max()
-    scores = X_TEST @ w @ S.T
-    np.testing.assert_allclose(
-        fitted.decision_function(TEST, candidates=range(7)), scores, rtol=1e-9
-    )
+    np.testing.assert_allclose(scores(fitted, TEST, SEMANTICS), X_TEST @ w @ S.T, rtol=1e-9)
 
 
 @pytest.mark.parametrize("penalty", [0.01, 5.0])
 def test_ridge_is_that_of_scikit_learn(penalty):
-    fitted = fit(Ridge(penalty=penalty))
+    fitted = fit("ridge", penalty=penalty)
     other = linear_model.Ridge(alpha=penalty).fit(X, T)
     np.testing.assert_allclose(fitted.weights_, other.coef_.T, atol=1e-10)
-    np.testing.assert_allclose(fitted.intercept_, other.intercept_, atol=1e-10)
+    np.testing.assert_allclose(fitted.intercepts_, other.intercept_, atol=1e-10)
     cosines = unit(other.predict(X_TEST)) @ S.T
-    np.testing.assert_allclose(
-        fitted.decision_function(TEST, candidates=range(7)), cosines, atol=1e-10
-    )
+    np.testing.assert_allclose(scores(fitted, TEST, SEMANTICS), cosines, atol=1e-10)
 
 
 @pytest.mark.parametrize("penalty", [0.1, 20.0])
 def test_sae_solves_the_sylvester_equation(penalty):
-    fitted = fit(SAE(penalty=penalty))
+    fitted = fit("sae", penalty=penalty)
     wanted = solve_sylvester(T.T @ T, penalty * X.T @ X, (1 + penalty) * T.T @ X)
     np.testing.assert_allclose(fitted.weights_, wanted, atol=1e-9)
-    scores = fitted.decision_function(TEST, candidates=range(7))
-    np.testing.assert_allclose(scores, unit(X_TEST @ wanted.T) @ S.T, atol=1e-9)
-    fitted.set_params(direction="decode")
-    scores = fitted.decision_function(TEST, candidates=range(7))
-    np.testing.assert_allclose(scores, unit(X_TEST) @ unit(S @ wanted).T, atol=1e-9)
+    encoded = unit(X_TEST @ wanted.T) @ S.T
+    np.testing.assert_allclose(scores(fitted, TEST, SEMANTICS), encoded, atol=1e-9)
+    fitted = fit("sae", penalty=penalty, direction="decode")
+    decoded = unit(X_TEST) @ unit(S @ wanted).T
+    np.testing.assert_allclose(scores(fitted, TEST, SEMANTICS), decoded, atol=1e-9)
 
 
 def test_sae_of_singular_moments_minimises_its_objective():
     """More attributes than classes, and a feature that is always 0: no unique solution."""
     features = np.column_stack([FEATURES, np.zeros(60)])
     semantics = np.random.default_rng(1).normal(size=(7, 30))
-    w = SAE(penalty=0.7).fit(features, LABELS, semantics).weights_
+    w = fit_system("sae", (features, LABELS), semantics, penalty=0.7).weights_
     t = unit(semantics.astype(np.float32).astype(float))[LABELS]
     x = np.column_stack([X, np.zeros(60)])
     gradient = t.T @ (t @ w - x) + 0.7 * (w @ x.T - t.T) @ x
@@ -112,13 +107,13 @@ def test_eszsl_reproduces_the_published_control():
         for split in splits[ratio]:
             seen, unseen = (np.intersect1d(split[k], kept) for k in ("seen_idx", "unseen_idx"))
             train, test = (np.flatnonzero(np.isin(dataset.labels, c)) for c in (seen, unseen))
-            baseline = ESZSL().fit(
+            classifier = ZeroShotClassifier("eszsl", options={"selection": "none"}).fit(
                 dataset.features[train],
                 dataset.labels[train],
                 dataset.semantics,
                 unseen_classes=unseen,
             )
-            accuracies.append(baseline.score(dataset.features[test], dataset.labels[test]))
+            accuracies.append(classifier.score(dataset.features[test], dataset.labels[test]))
         assert 100 * np.mean(accuracies) == pytest.approx(wanted, abs=0.0501)
 
 
@@ -134,10 +129,9 @@ def test_selected_accuracy_is_near_the_published_one(name, published):
     accuracies = []
     for number in range(5):
         split = dataset.split(f"20/10:{number}", generalized=False)
-        images = dataset.features[split.train], dataset.labels[split.train], dataset.semantics
-        method = METHODS[name]
-        chosen = select(method.estimator(), method.settings, *images).parameters
-        baseline = method.estimator(**chosen).fit(*images)
-        predictions = baseline.predict(dataset.features[split.test_unseen])
-        accuracies.append(mean_class_accuracy(dataset.labels[split.test_unseen], predictions))
+        classifier = ZeroShotClassifier(name, options={"selection": "grid"}).fit(
+            dataset.features[split.train], dataset.labels[split.train], dataset.semantics
+        )
+        rows = split.test_unseen
+        accuracies.append(classifier.score(dataset.features[rows], dataset.labels[rows]))
     assert 100 * np.mean(accuracies) == pytest.approx(published, abs=1)

@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
+from systems_helpers import fit_system
+from systems_helpers import scores as scores_of
 
-from mcfa_fast.baselines import DAP, IAP, ConSE, SynC
 from mcfa_fast.systems.attributes import BinaryAttributes
 from mcfa_fast.systems.linear import fit_linear
 from mcfa_fast.systems.spectrum import Spectrum
@@ -20,6 +21,8 @@ FEATURES = (RNG.normal(size=(SEEN, 10))[LABELS] + RNG.normal(size=(150, 10))) * 
 )
 SEMANTICS = RNG.normal(size=(CLASSES, ATTRIBUTES)).astype(np.float32)
 TEST = RNG.normal(size=(12, 10)) * np.logspace(0, -2, 10)
+# Which systems read.
+FEATURES, TEST = (rows.astype(np.float32).astype(np.float64) for rows in (FEATURES, TEST))
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,12 +38,12 @@ S = unit(SEMANTICS.astype(float))
 ONE_HOT = np.eye(SEEN)[LABELS]
 
 
-def fit(baseline):
-    return baseline.fit(FEATURES, LABELS, SEMANTICS)
+def fit(name, **options):
+    return fit_system(name, (FEATURES, LABELS), SEMANTICS, **options)
 
 
-def scores(baseline):
-    return baseline.decision_function(TEST, candidates=range(CLASSES))
+def scores(system):
+    return scores_of(system, TEST, SEMANTICS)
 
 
 def probabilities(penalty):
@@ -116,7 +119,7 @@ def test_conse_combines_the_likeliest_classes(top):
         combined = sum(p[c] * S[c] for c in likeliest) / sum(p[c] for c in likeliest)
         for c in range(CLASSES):
             wanted[row, c] = combined @ S[c] / np.linalg.norm(combined)
-    np.testing.assert_allclose(scores(fit(ConSE(penalty=0.1, top=top))), wanted, atol=3e-3)
+    np.testing.assert_allclose(scores(fit("conse", penalty=0.1, top=top)), wanted, atol=3e-3)
 
 
 # DAP and IAP
@@ -153,13 +156,24 @@ def test_dap_multiplies_attribute_probabilities():
     for m in range(ATTRIBUTES):
         exact = LogisticRegression(C=10, tol=1e-10, max_iter=100_000)
         has[:, m] = exact.fit(X, table[LABELS, m]).predict_proba(X_TEST)[:, 1]
-    assert_same_up_to_rows(scores(fit(DAP(penalty=0.1))), product_scores(has), atol=0.01)
+    assert_same_up_to_rows(scores(fit("dap", penalty=0.1)), product_scores(has), atol=0.01)
 
 
 def test_iap_goes_by_way_of_the_seen_classes():
     table, _ = attributes()
     has = np.clip(probabilities(0.1) @ table[:SEEN], 1e-6, 1 - 1e-6)
-    assert_same_up_to_rows(scores(fit(IAP(penalty=0.1))), product_scores(has), atol=0.02)
+    assert_same_up_to_rows(scores(fit("iap", penalty=0.1)), product_scores(has), atol=0.02)
+
+
+def test_iap_keeps_digits_where_a_row_is_nearly_certain():
+    """Log-odds of 1 - 1e-6 would lose them if 1 - p were computed in float32."""
+    fitted = fit("iap", penalty=1e-5)
+    table, _ = attributes()
+    logits = X_TEST @ fitted.weights_.astype(float) + fitted.intercepts_
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    has = np.clip(p / p.sum(axis=1, keepdims=True) @ table[:SEEN], 1e-6, 1 - 1e-6)
+    assert ((has > 1 - 1e-5) & (has < 1 - 1e-6)).any()
+    assert_same_up_to_rows(scores(fitted), product_scores(has), atol=1e-3)
 
 
 def test_binary_attributes_stay_as_they_are():
@@ -172,7 +186,7 @@ def test_binary_attributes_stay_as_they_are():
 
 
 def test_a_certain_row_still_tells_unseen_classes_apart():
-    fitted = fit(IAP(penalty=1e-6))
+    fitted = fit("iap", penalty=1e-6)
     assert np.isfinite(scores(fitted)).all()
 
 
@@ -185,7 +199,7 @@ def similarities(s, width):
 
 
 def test_sync_synthesizes_classifiers():
-    fitted = fit(SynC(penalty=0.5, width=0.6))
+    fitted = fit("sync", penalty=0.5, width=0.6)
     distances = [np.sum((S[a] - S[b]) ** 2) for a in range(SEEN) for b in range(a)]
     assert fitted.width_ == pytest.approx(0.6 * np.sqrt(np.mean(distances)))
     svm = LinearSVC(C=2, fit_intercept=False, dual=False, tol=1e-10, max_iter=100_000)
@@ -197,7 +211,7 @@ def test_sync_synthesizes_classifiers():
 
 def test_sync_bases_minimise_the_objective():
     """Eq. 5 with squared hinges: no step in the phantom classes' classifiers lowers it."""
-    fitted = fit(SynC(penalty=0.5, width=0.6))
+    fitted = fit("sync", penalty=0.5, width=0.6)
     signs = 2 * ONE_HOT - 1
 
     def objective(bases):
@@ -215,6 +229,6 @@ def test_sync_bases_minimise_the_objective():
 def test_sync_of_two_classes_with_one_descriptor():
     table = SEMANTICS.copy()
     table[1] = table[0]
-    fitted = SynC().fit(FEATURES, LABELS, table)
-    assert np.isfinite(scores(fitted)).all()
+    fitted = fit_system("sync", (FEATURES, LABELS), table)
+    assert np.isfinite(scores_of(fitted, TEST, table)).all()
     assert np.abs(fitted.bases_).max() < 1e3
