@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mcfa_fast.classifiers.config import RunConfig
-from mcfa_fast.experiments.run import selects_on_test
 from mcfa_fast.selection.config import SelectionConfig
 from mcfa_fast.systems.presets import Task
 from mcfa_fast.systems.registry import RECOMMENDED, SYSTEMS, find
@@ -43,7 +42,7 @@ class Contestant:
         its rule "test", as its numbers are those of the authors' code.
         """
         config = RunConfig.of(self.system, task=task, preset=self.preset).with_arguments(seed=seed)
-        if selects_on_test(config):
+        if config.selection.rule == "test":
             return config
         return config.model_copy(update={"selection": SelectionConfig(rule="grid")})
 

@@ -27,9 +27,8 @@ from mcfa_fast.evaluation.evaluate import Evaluation, evaluate
 from mcfa_fast.evaluation.metrics import harmonic_mean, mean_class_accuracy
 from mcfa_fast.evaluation.warnings import ResultWarning, warnings_of
 from mcfa_fast.storage.atomic import write_text
-from mcfa_fast.systems.registry import find
 
-__all__ = ["OPTIMISTIC", "evaluate_heads", "run", "selects_on_test"]
+__all__ = ["OPTIMISTIC", "evaluate_heads", "run"]
 
 OPTIMISTIC = "optimistic: best test epoch"
 """The note of results whose epoch was chosen on the test rows that they are of."""
@@ -77,8 +76,8 @@ def run(
         of the split has test rows.
 
     Raises:
-        ValueError: when the split does not suit the task, a rule "test" comes from elsewhere than a
-            reference preset or lacks its test rows, or `run_dir` holds another run.
+        ValueError: when the split does not suit the task, or lacks the test rows that rule "test"
+            needs, or `run_dir` holds another run.
 
     Example:
         >>> from mcfa_fast import data
@@ -152,26 +151,9 @@ def evaluate_heads(
     return results
 
 
-def selects_on_test(config: RunConfig) -> bool:
-    """Whether a run keeps the epoch that is best on test rows.
-
-    Raises:
-        ValueError: when it does so although its preset does not, or has no epochs to choose from.
-    """
-    if config.selection.rule != "test":
-        return False
-    preset = find(config.system).presets[config.preset](config.task)
-    if preset.selection.get("rule") != "test" or "softmax" not in config.heads:
-        raise ValueError(
-            "selection: rule 'test' looks at test rows, which reference presets alone may do; got "
-            f"{config.system}:{config.preset}"
-        )
-    return True
-
-
 def _monitor(config: RunConfig, dataset: Dataset, split: Split) -> Monitor | None:
     """What the authors' code selects by: accuracy on the test rows (H if generalized)."""
-    if not selects_on_test(config):
+    if config.selection.rule != "test":
         return None
     split.check_testable()
     rows = np.concatenate([split.test_seen, split.test_unseen])
