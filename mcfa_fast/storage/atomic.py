@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +23,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
 
     Args:
         path: The file to replace or create.
-        write: Called with the open binary file.
+        write: Called with the open binary file. Its own errors pass as they are.
 
     Raises:
         OSError: If the file cannot be written, as on a full disk; it names the file, and what was
@@ -37,28 +39,23 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
     target = Path(os.path.realpath(path))
     mode = _mode_of(target)
     if mode is not None and not stat.S_ISREG(mode):
-        with open(target, "wb") as file:
-            write(file)
+        with _naming(path):
+            descriptor = os.open(target, os.O_WRONLY)
+        _write(descriptor, write, path)
         return
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
+    # At most 4 bytes to a character, and 255 to a name.
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with _naming(path):  # what others may not read, they may not read meanwhile either
+        descriptor = os.open(temporary, flags, 0o666 if mode is None else stat.S_IMODE(mode))
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
-    except OSError as error:
-        raise _naming(error, path) from error
-    try:
-        with _Recorded(os.fdopen(descriptor, "wb")) as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(temporary, stat.S_IMODE(mode))
-        os.replace(temporary, target)
-    except BaseException as error:
+        _write(descriptor, write, path, sync=True)
+        with _naming(path):
+            if mode is not None:
+                os.chmod(temporary, stat.S_IMODE(mode))
+            os.replace(temporary, target)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        # Writers such as PyTorch's answer a full disk with errors of their own.
-        cause = file.error or error
-        if isinstance(cause, OSError):
-            raise _naming(cause, path) from error
         raise
     _sync_folder(target.parent)
 
@@ -68,35 +65,53 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-class _Recorded:
-    """A binary file that remembers the first error of its system."""
+class _Raw(io.FileIO):
+    """A file that remembers the first error of the system."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
+    error: OSError | None = None
 
-    def write(self, content: Any) -> int:
+    def write(self, content: Any) -> int | None:
         try:
-            return self._file.write(content)
+            return super().write(content)
         except OSError as error:
             self.error = self.error or error
             raise
 
-    def __enter__(self) -> _Recorded:
-        return self
 
-    def __exit__(self, *exception: Any) -> None:
-        try:
-            self._file.close()
-        except OSError as error:
-            self.error = self.error or error
-            raise
+class _Buffered:
+    """A buffered file, but none of ``io``, into which NumPy would write past the buffer."""
+
+    def __init__(self, raw: _Raw) -> None:
+        self._file = io.BufferedWriter(raw)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
 
-_BINARY = getattr(os, "O_BINARY", 0)
+def _write(
+    descriptor: int,
+    write: Callable[[Any], Any],
+    path: str | os.PathLike[str],
+    *,
+    sync: bool = False,
+) -> None:
+    raw = _Raw(descriptor, "wb")
+    file = _Buffered(raw)
+    try:
+        try:
+            write(file)
+            file.flush()
+            if sync:
+                with _naming(path):
+                    os.fsync(descriptor)
+        finally:
+            file.close()
+    except Exception as error:
+        # Writers such as PyTorch's answer a full disk with errors of their own.
+        if raw.error is None:
+            raise
+        with _naming(path):
+            raise raw.error from error
 
 
 def _mode_of(path: Path) -> int | None:
@@ -106,9 +121,14 @@ def _mode_of(path: Path) -> int | None:
         return None
 
 
-def _naming(error: OSError, path: str | os.PathLike[str]) -> OSError:
-    """The same error with the file that the caller knows of."""
-    return type(error)(error.errno, f"cannot be written: {error.strerror}", os.fspath(path))
+@contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Errors of the system name the file that the caller knows of."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot be written: {error.strerror}"
+        raise type(error)(error.errno, message, os.fspath(path)) from error
 
 
 def _sync_folder(folder: Path) -> None:
