@@ -9,7 +9,10 @@ from typing import Any
 from mcfa_fast.classifiers.config import RunConfig
 from mcfa_fast.training.config import Options
 
-__all__ = ["Setting", "SettingGroup", "differences", "settings_of"]
+__all__ = ["ABSENT", "Setting", "SettingGroup", "differences", "settings_of"]
+
+ABSENT = "–"
+"""In place of the value of an option that a run does not have."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,13 @@ def _settings(
 
 
 def differences(configs: Sequence[RunConfig]) -> dict[str, tuple[Any, ...]]:
-    """What is not the same in all runs, each with its value in every run; None where there is none.
+    """What is not the same in all runs that have it, each with its value in every run; a run
+    without it has :data:`ABSENT`.
 
     Example:
         >>> runs = [RunConfig.of("mcfa", options={"epochs": epochs}) for epochs in (3, 5)]
-        >>> differences(runs)
-        {'epochs': (3, 5)}
+        >>> differences([*runs, RunConfig.of("eszsl", preset="paper")])["epochs"]
+        (3, 5, '–')
     """
     flat = [
         {
@@ -115,8 +119,9 @@ def differences(configs: Sequence[RunConfig]) -> dict[str, tuple[Any, ...]]:
         }
         for config in configs
     ]
-    values = {
-        name: tuple(own.get(name) for own in flat)
-        for name in dict.fromkeys(name for own in flat for name in own)
-    }
-    return {name: found for name, found in values.items() if any(v != found[0] for v in found)}
+    found = {}
+    for name in dict.fromkeys(name for own in flat for name in own):
+        having = [own[name] for own in flat if name in own]
+        if any(value != having[0] for value in having):
+            found[name] = tuple(own.get(name, ABSENT) for own in flat)
+    return found
