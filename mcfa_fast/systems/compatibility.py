@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -80,12 +81,20 @@ class SeenImages:
         """How many images [S] a class has."""
         return self.labels.bincount()
 
-    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All prepared features with their labels, some rows at a time."""
-        start = 0
+    @cached_property
+    def moments(self) -> tuple[Tensor, float]:
+        """The mean [S, F] of each class's prepared features, and the mean square of all of them.
+
+        Features are read once for both.
+        """
+        width = self.data.features.width
+        sums, squares, start = torch.zeros(len(self.semantics), width), 0.0, 0
         for chunk in self.data.features.chunks():
-            yield self.scaler(chunk), self.labels[start : start + len(chunk)]
+            features = self.scaler(chunk)
+            sums.index_add_(0, self.labels[start : start + len(chunk)], features)
+            squares += features.double().square().sum().item()
             start += len(chunk)
+        return sums / self.counts[:, None], squares / (len(self.labels) * width)
 
 
 class CompatibilitySystem(PreparedSystem):

@@ -44,12 +44,9 @@ class SolvedSystem(PreparedSystem):
     """Names of the attributes, arrays all of them, that hold what was learned."""
 
     def prepare(self, data: TrainingData) -> Any:
-        features = np.empty(data.features.shape, self.dtype)
-        start = 0
-        for chunk in data.features.chunks():
-            rows = unit_rows(chunk.numpy().astype(self.dtype))
-            features[start : start + len(rows)] = rows
-            start += len(rows)
+        features = data.features.map(
+            lambda chunk: torch.from_numpy(unit_rows(chunk.numpy().astype(self.dtype)))
+        ).numpy()
         mean = features.mean(axis=0, dtype=np.float64).astype(self.dtype)
         features -= mean
         seen = data.seen_classes

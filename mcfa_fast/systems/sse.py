@@ -86,6 +86,11 @@ class _Similarity(Compatibility):
     """
 
     weights = ("w", "thresholds")
+    w: Tensor
+    thresholds: Tensor
+    seen: Tensor
+    histograms: Tensor
+    margins: Tensor
 
     def __init__(self, tensors: Mapping[str, Tensor], config: SSEConfig) -> None:
         super().__init__(tensors)
@@ -153,13 +158,11 @@ class SSE(CompatibilitySystem):
 
     def initial(self, images: SeenImages, generator: torch.Generator) -> dict[str, Tensor]:
         seen = images.semantics
-        means = torch.zeros(len(seen), self.visual_features)
-        for features, labels in images.chunks():
-            means.index_add_(0, labels, features)
+        means, _ = images.moments
         histograms = seen_class_histograms(seen.numpy(), seen.numpy(), self.config.smoothing)
         return {
             "w": torch.zeros(self.visual_features),
-            "thresholds": means / images.counts[:, None],
+            "thresholds": means,
             "seen": seen,
             "histograms": torch.from_numpy(histograms).to(seen.dtype),
         }
@@ -168,9 +171,8 @@ class SSE(CompatibilitySystem):
         return _Similarity(tensors, self.config)
 
     def optimizer(self, images: SeenImages, learning_rate: float) -> Optimizer:
-        squares = sum(features.double().square().sum() for features, _ in images.chunks())
-        scale = (squares / (len(images.labels) * self.visual_features)).sqrt().item()
-        module = self.compatibility
+        _, mean_square = images.moments
+        module, scale = self.compatibility, mean_square**0.5
         groups = [
             {"params": [module.w]},
             {"params": [module.thresholds], "lr": learning_rate * scale},
