@@ -74,13 +74,15 @@ def fold_scores(
     settings: list[dict[str, Any]],
     device: torch.device | str,
 ) -> Iterator[np.ndarray | None]:
-    """A :data:`~mcfa_fast.selection.choose.ScorePath` for the head that answers."""
+    """A :data:`~mcfa_fast.selection.choose.ScorePath` for the head that answers, whose scores are
+    in its calibration's unit: one calibration then fits all folds."""
     for fitted in _fitted_path(run, data, fold, settings, device, only=run.head):
         if fitted is None:
             yield None
         else:
             head = fitted.heads[run.head]
-            yield _columns(head, head_scores(head, data.features.take(fold.test)), fold)
+            scores = head_scores(head, data.features.take(fold.test))
+            yield _columns(head, scores, fold) / head.calibration_unit
 
 
 def head_scores(head: Head, features: FeatureRows) -> Tensor:
