@@ -1,7 +1,5 @@
 """The bilinear compatibility that DeViSE, ALE, SJE and LatEm learn; only their losses differ."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 
@@ -45,6 +43,9 @@ class Bilinear(Compatibility):
     """
 
     weights = ("maps",)
+    maps: Tensor
+    basis: Tensor
+    seen: Tensor
 
     def __init__(self, tensors: Mapping[str, Tensor], criterion: Criterion) -> None:
         super().__init__(tensors)

@@ -1,7 +1,5 @@
 """CMT: a two-layer network that regresses descriptors from features."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
@@ -36,6 +34,11 @@ class _Network(Compatibility):
     """
 
     weights = ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    output_weight: Tensor
+    output_bias: Tensor
+    seen: Tensor
 
     def regress(self, features: Tensor) -> Tensor:
         """Regressed descriptors [N, A] of features [N, F]."""

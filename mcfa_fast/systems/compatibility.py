@@ -32,6 +32,9 @@ __all__ = [
 class Compatibility(nn.Module):
     """A compatibility F(x, y) of prepared features and classes, with its loss.
 
+    TorchScript reads the annotations of a subclass, so that its file must not postpone them with
+    ``from __future__ import annotations``.
+
     Args:
         tensors: all weights and constants by name.
     """
@@ -174,7 +177,7 @@ class CompatibilityTraining:
         resident: See :func:`~mcfa_fast.training.placement.place`.
     """
 
-    losses = ("total",)
+    losses: tuple[str, ...] = ("total",)
 
     def __init__(
         self, system: CompatibilitySystem, data: TrainingData, resident: bool | None

@@ -1,7 +1,5 @@
 """SSE: descriptors and images embedded as histograms of seen classes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
