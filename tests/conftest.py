@@ -19,12 +19,12 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory):
-    """The folder of a finished generalized run on digits; tests only read it."""
-    from cli_run import ONE_EPOCH, invoke  # only these tests need the command line's extra
+    """The folder of a finished generalized run of MCFA on digits; tests only read it."""
+    from cli_run import MCFA, invoke  # only these tests need the command line's extra
 
     threads = torch.get_num_threads()  # which the command may set to one
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    result = invoke("train", "--preset", "gzsl", *ONE_EPOCH, "--seed", "3", "--run-dir", folder)
+    result = invoke("train", "--task", "gzsl", *MCFA, "--seed", "3", "--run-dir", folder)
     torch.set_num_threads(threads)
     assert result.exit_code == 0, result.output
     return folder
@@ -32,8 +32,8 @@ def run_dir(tmp_path_factory):
 
 @pytest.fixture
 def nearest_run(run_dir, tmp_path):
-    """A copy of that run whose classifier was saved with another method than softmax."""
+    """A copy of that run whose classifier was saved with another head than softmax."""
     folder = shutil.copytree(run_dir, tmp_path / "nearest")
-    classifier = mf.MCFAClassifier.load(folder / "classifier.pt").set_params(method="nearest")
+    classifier = mf.ZeroShotClassifier.load(folder / "classifier.pt").with_head("nearest")
     classifier.save(folder / "classifier.pt")
     return folder

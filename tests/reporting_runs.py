@@ -6,11 +6,10 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
-from typer.testing import CliRunner
+from cli_run import invoke
 from zero_shot_data import SEEN, UNSEEN, make_images, make_semantics
 
 from mcfa_fast import data
-from mcfa_fast.cli import app
 from mcfa_fast.data.save import save_folder
 
 ODD_NAMES = (
@@ -32,12 +31,8 @@ ODD_NAMES = (
 _VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def save_dataset(folder):
-    """The inference tests' problem as a dataset folder, with odd class names."""
+    """The small solvable problem as a dataset folder, with odd class names."""
     features, labels = make_images(np.concatenate([SEEN, UNSEEN]), rows=12)
     dataset = data.Dataset(
         name=folder.name,
@@ -51,8 +46,7 @@ def save_dataset(folder):
 
 
 def train(run_dir, dataset, task, *options):
-    options = ("--set", "epochs=2", "--set", "classifier_epochs=2", *options)
-    result = invoke("train", "--data", dataset, "--preset", task, "--run-dir", run_dir, *options)
+    result = invoke("train", "--data", dataset, "--task", task, "--run-dir", run_dir, *options)
     assert result.exit_code == 0, result.output
     return run_dir
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from cli_run import ONE_EPOCH, invoke
+from cli_run import MCFA, SOLVED, invoke
 
 import mcfa_fast as mf
 
@@ -32,22 +32,22 @@ def without_images(tmp_path_factory):
     return write_digits(tmp_path_factory.mktemp("data") / "digits", ABSENT)
 
 
-@pytest.mark.parametrize("selection", ["last", "validation", "folds"])
+@pytest.mark.parametrize(
+    ("system", "rule"), [(MCFA, "none"), (SOLVED, "calibration"), (SOLVED, "grid")]
+)
 @pytest.mark.parametrize("task", ["zsl", "gzsl"])
-def test_training_for_them(without_images, tmp_path, task, selection):
+def test_training_for_them(without_images, tmp_path, task, system, rule):
     run = tmp_path / "run"
-    options = ["--preset", task, *ONE_EPOCH, "--set", f"selection={selection}", "--run-dir", run]
+    options = ["--task", task, *system, "--set", f"selection={rule}", "--run-dir", run]
     result = invoke("train", "--data", without_images, *options)
     assert result.exit_code == 0, result.output
     assert "No images of class '4' (4), '8' (8): nothing tells" in result.output
     assert ("test images of seen classes, among all 10" in result.output) == (task == "gzsl")
     assert json.loads((run / "results.json").read_text())["results"] == {}
-    classifier = mf.MCFAClassifier.load(run / "classifier.pt")
+    classifier = mf.ZeroShotClassifier.load(run / "classifier.pt")
     assert classifier.unseen_classes_.tolist() == ABSENT
     assert classifier.classes_.tolist() == (ABSENT if task == "zsl" else list(range(10)))
-    assert (classifier.validation_ is None) == (
-        selection == "last" or (selection, task) == ("folds", "zsl")
-    )
+    assert (classifier.selection_ is None) == (rule == "none")
 
     np.save(tmp_path / "new.npy", DIGITS.features[np.isin(DIGITS.labels, ABSENT)])
     output = tmp_path / "labels.csv"
@@ -60,17 +60,18 @@ def test_training_for_them(without_images, tmp_path, task, selection):
 
 def test_evaluate_says_what_it_cannot_compute(without_images, tmp_path):
     for task in ("zsl", "gzsl"):
-        options = ["--preset", task, *ONE_EPOCH, "--run-dir", tmp_path / task]
+        options = ["--task", task, *MCFA, "--run-dir", tmp_path / task]
         assert invoke("train", "--data", without_images, *options).exit_code == 0
     result = invoke("evaluate", tmp_path / "zsl")
     assert result.exit_code == 1
     assert "'8/2:0': none of its 2 unseen classes has test rows" in result.stderr
-    result = invoke("evaluate", tmp_path / "gzsl", "--per-class", "--calibration", "-1e6")
+    calibrated = ["--head", "nearest", "--calibration", "-1e6"]
+    result = invoke("evaluate", tmp_path / "gzsl", "--per-class", *calibrated)
     assert result.exit_code == 0 and "nan" not in result.output
     split = mf.data.load(without_images).split("8/2:0", generalized=True)
-    classifier = mf.MCFAClassifier.load(tmp_path / "gzsl" / "classifier.pt")
+    classifier = mf.ZeroShotClassifier.load(tmp_path / "gzsl" / "classifier.pt")
     # With such a calibration, no image is taken for one of an unseen class.
-    classifier.set_params(method="nearest", calibration=-1e6)
+    classifier = classifier.with_head("nearest").set_params(calibration=-1e6)
     dataset = mf.data.load(without_images)
     accuracy = classifier.score(dataset.features[split.test_seen], dataset.labels[split.test_seen])
     assert 0.3 < accuracy and f"nearest {100 * accuracy:.1f}," in result.output
@@ -84,29 +85,32 @@ def test_classes_with_images_are_evaluated_beside_them(tmp_path):
     data = write_digits(tmp_path / "digits", [4], {"class_splits": {"7/3": [sides]}})
     for task in ("zsl", "gzsl"):
         run = tmp_path / task
-        result = invoke("train", "--data", data, "--preset", task, *ONE_EPOCH, "--run-dir", run)
+        result = invoke("train", "--data", data, "--task", task, *MCFA, "--run-dir", run)
         assert result.exit_code == 0, result.output
         assert "No images of class '4' (4): the accuracies are means over" in result.output
         result = invoke("evaluate", run, "--per-class")
         assert result.exit_code == 0, result.output
         cells = [line.split("│") for line in result.output.splitlines() if line.startswith("│ 4 ")]
         assert [cell.strip() for cell in cells[0][2:6]] == ["0", "–", "–", "–"]
-        classifier = mf.MCFAClassifier.load(run / "classifier.pt")
+        classifier = mf.ZeroShotClassifier.load(run / "classifier.pt")
         assert classifier.unseen_classes_.tolist() == [3, 4, 8]
         result = invoke("report", run, "-o", tmp_path / "report.html")
         assert result.exit_code == 0, result.output
 
 
 def test_splits_drawn_among_classes_with_images_are_evaluated(without_images, tmp_path):
-    options = ["--split", "6/2:seed=0", *ONE_EPOCH, "--run-dir", tmp_path]
+    options = ["--split", "6/2:seed=0", *SOLVED, "--run-dir", tmp_path]
     result = invoke("train", "--data", without_images, *options)
     assert result.exit_code == 0 and "No images" not in result.output
-    assert not set(mf.MCFAClassifier.load(tmp_path / "classifier.pt").classes_) & set(ABSENT)
+    assert not set(mf.ZeroShotClassifier.load(tmp_path / "classifier.pt").classes_) & set(ABSENT)
 
 
 @pytest.mark.parametrize(
     ("command", "options"),
-    [("train", ["--mode", "reference", "--run-dir", "run"]), ("benchmark", ["--out", "out"])],
+    [
+        ("train", ["--system", "mcfa", "--preset", "reference", "--run-dir", "run"]),
+        ("benchmark", ["--out", "out"]),
+    ],
 )
 def test_what_needs_test_images_of_unseen_classes_says_so(
     without_images, tmp_path, monkeypatch, command, options

@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from mcfa_fast.reporting.embedding_map import (
+    EmbeddingSample,
+    _spread,
+    draw_map,
+    embed_pca,
+    embed_tsne,
+)
 from mcfa_fast.reporting.figures import (
     CurvePoint,
     TradeOff,
     class_bars,
     confusion_matrix,
+    head_colour,
     history,
-    method_colour,
     seen_unseen,
-)
-from mcfa_fast.reporting.latent_map import (
-    LatentSample,
-    _spread,
-    draw_map,
-    embed_pca,
-    embed_tsne,
 )
 from mcfa_fast.reporting.palette import COLOURS
 from mcfa_fast.reporting.svg import drawn, hue, printable
@@ -39,14 +39,6 @@ def test_a_loss_over_orders_of_magnitude_is_on_a_log_scale(values, scale):
     axes = history("loss", np.arange(1, 4), np.array(values), "seen").axes[0]
     assert axes.get_yscale() == scale
     assert axes.lines[0].get_ydata().tolist() == values
-
-
-def test_the_chosen_epoch_is_marked():
-    values = np.array([10.0, 40.0, 30.0])
-    axes = history("accuracy", np.arange(1, 4), values, "unseen", chosen=2).axes[0]
-    marked = axes.lines[-1]
-    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (2, 40.0)
-    assert len(history("accuracy", np.arange(1, 4), values, "unseen").axes[0].lines) == 1
 
 
 def test_matrix_cells_are_shares_of_the_true_class():
@@ -89,7 +81,7 @@ def test_the_trade_off_shows_the_curve_and_its_points():
     for number, line in enumerate(faint, 1):
         unseen, seen = line.get_xydata().T
         assert np.allclose(2 * seen * unseen / (seen + unseen), 10 * number)
-    assert method_colour("softmax", 0) == "softmax" and method_colour("eszsl", 12) == "class-2"
+    assert head_colour("softmax", 0) == "softmax" and head_colour("eszsl", 12) == "class-2"
 
 
 def test_more_classes_than_names_fit_are_drawn_without_names():
@@ -116,7 +108,7 @@ def test_names_beside_the_map_keep_their_order_and_a_distance():
 
 def sample(images=24, classes=6, width=5):
     rng = np.random.default_rng(0)
-    return LatentSample(
+    return EmbeddingSample(
         images=rng.normal(size=(images, width)),
         image_classes=np.arange(images) % classes,
         descriptors=rng.normal(size=(classes, width)),

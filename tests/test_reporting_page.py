@@ -8,15 +8,16 @@ import sys
 
 import numpy as np
 import pytest
-from reporting_runs import ODD_NAMES, Page, invoke, save_dataset, train
+from cli_run import MCFA, SOLVED, invoke
+from reporting_runs import ODD_NAMES, Page, save_dataset, train
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
+import mcfa_fast as mf
 from mcfa_fast.reporting import write_report
 from mcfa_fast.reporting.palette import COLOURS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SECTIONS = ("results", "training", "latents", "confusion", "classes", "settings")
+SECTIONS = ("results", "training", "embeddings", "confusion", "classes", "settings")
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +25,13 @@ def runs(tmp_path_factory):
     """Finished runs by name, of both tasks."""
     folder = tmp_path_factory.mktemp("reporting")
     dataset = save_dataset(folder / "odd")
-    reference = ("--mode", "reference", "--seed", "4")
+    reference = (*MCFA, "--preset", "reference", "--set", "epochs=2", "--seed", "4")
+    grid = ("--set", "selection=grid", "--head", "scores")
     return {
-        "zsl": train(folder / "zsl", dataset, "zsl"),
+        "zsl": train(folder / "zsl", dataset, "zsl", *MCFA, "--head", "nearest"),
         "gzsl": train(folder / "gzsl", dataset, "gzsl", *reference),
-        "validated": train(folder / "validated", dataset, "gzsl", "--set", "selection=validation"),
-        "best": train(folder / "best", dataset, "gzsl", "--mode", "best"),
+        "dual": train(folder / "dual", dataset, "gzsl", "--set", "vtos_weight=0"),
+        "solved": train(folder / "solved", dataset, "gzsl", *SOLVED, *grid),
     }
 
 
@@ -56,36 +58,54 @@ def copy_without(run_dir, tmp_path, *names):
     return copy
 
 
-@pytest.mark.parametrize("name", ["zsl", "gzsl", "validated", "best"])
-def test_every_section_and_figure_is_there(pages, name):
+@pytest.mark.parametrize(
+    ("name", "losses", "maps", "heads"),
+    [("zsl", 8, 2, 3), ("gzsl", 8, 2, 3), ("dual", 2, 2, 1), ("solved", 0, 0, 1)],
+)
+def test_every_section_and_figure_is_there(pages, name, losses, maps, heads):
     text, page = pages[name]
     generalized = name != "zsl"
     sections = [*SECTIONS, "trade-off"] if generalized else SECTIONS
     assert {f"run1-{section}" for section in sections} | {"environment"} <= set(page.ids)
     assert ("run1-trade-off" in page.ids) == generalized
-    # Eight losses, two maps, and for each of three classifiers a matrix and bars.
-    assert page.tags["svg"] == 8 + 2 + 6 + generalized + (name == "validated")
+    # For each head a matrix and bars.
+    assert page.tags["svg"] == losses + maps + 2 * heads + generalized
     labels = [v for tag, key, v in page.attributes if tag == "svg" and key == "aria-label"]
     assert len(labels) == page.tags["svg"] and all(labels)
     assert all(title for title, _ in page.tables)
     assert page.tags["h1"] == 1 and 'lang="en"' in text and "prefers-color-scheme: dark" in text
 
 
+def test_a_system_without_epochs_or_embeddings_says_so(pages):
+    text = pages["solved"][1].text
+    assert "There are no training curves. The system eszsl is not trained in epochs." in text
+    assert "There is no embedding map. The system eszsl scores classes without embedding" in text
+
+
+def test_losses_have_their_weights_and_those_of_weight_0_are_left_out(pages):
+    titles = [
+        value.split(" over ")[0]
+        for tag, name, value in pages["dual"][1].attributes
+        if tag == "svg" and name == "aria-label" and " epochs, from " in value
+    ]
+    assert titles == ["total", "StoV contrast × 10"]
+
+
 @pytest.mark.parametrize("name", ["zsl", "gzsl"])
 def test_the_results_are_those_of_the_run(pages, runs, name):
     _, page = pages[name]
     results = stored(runs[name])["results"]
-    head, *rows = page.table("Mean per-class accuracy in %")
-    for row, (method, result) in zip(rows, results.items(), strict=True):
+    head, *rows, chance = page.table("Mean per-class accuracy in %")
+    for row, (own, result) in zip(rows, results.items(), strict=True):
         cells = dict(zip(head, row, strict=True))
-        wanted = {"classifier": method, "ZSL": f"{100 * result['accuracy']:.1f}"}
+        wanted = {"head": own, "ZSL": f"{100 * result['accuracy']:.1f}"}
         if name == "gzsl":
             values = result["generalized"]
             wanted |= {
                 "S seen": f"{100 * values['seen']:.1f}",
                 "U unseen": f"{100 * values['unseen']:.1f}",
                 "H": f"{100 * values['harmonic']:.1f}",
-                "AUSUC": f"{values['ausuc']:.3f}",
+                "AUSUC": f"{100 * values['ausuc']:.1f}",
                 "calibration": f"{values['calibration']:.3g}",
                 "best H": f"{100 * values['best']['harmonic']:.1f}",
                 "note": result["note"],
@@ -93,24 +113,28 @@ def test_the_results_are_those_of_the_run(pages, runs, name):
             exact = [values[key] for key in ("seen", "unseen", "harmonic", "ausuc")]
             assert set(exact) | {result["accuracy"]} <= set(page.values)
         assert cells == wanted
+    chances = dict(zip(head, chance, strict=True))
+    assert chances["head"] == "chance" and chances["ZSL"] == "50.0"  # of two unseen classes
+    if name == "gzsl":  # of twelve
+        assert [chances[key] for key in ("S seen", "U unseen", "H")] == ["8.3"] * 3
     head, *rows = page.table("Accuracy per class in %")
     for position, row in enumerate(rows):
         cells = dict(zip(head, row, strict=True))
-        for method, result in results.items():
+        for own, result in results.items():
             wanted = result["classes"][position]
             assert cells["class"] == " ".join(wanted["name"].split())
             assert cells["images"] == str(wanted["count"])
-            assert cells[method] == f"{100 * wanted['accuracy']:.1f}"
+            assert cells[own] == f"{100 * wanted['accuracy']:.1f}"
             kind = "unseen" if wanted["index"] >= 10 else "seen"
             assert cells["kind"] == kind
 
 
 def test_the_hardest_confusions_are_the_matrix_s_largest(pages, runs):
     _, page = pages["gzsl"]
-    for method, result in stored(runs["gzsl"])["results"].items():
+    for head, result in stored(runs["gzsl"])["results"].items():
         counts = np.array(result["confusion"])
         wrong = counts * ~np.eye(len(counts), dtype=bool)
-        rows = page.table(f"Hardest confusions of {method}")[1:]
+        rows = page.table(f"Hardest confusions of {head}")[1:]
         found = [int(row[2]) for row in rows]
         assert found == sorted(wrong[wrong > 0].tolist(), reverse=True)[:10]
         names = [" ".join(row["name"].split()) for row in result["classes"]]
@@ -123,12 +147,12 @@ def test_the_hardest_confusions_are_the_matrix_s_largest(pages, runs):
 def test_optimistic_results_are_labelled_in_every_table_and_others_are_not(pages, runs, tmp_path):
     badge = '<span class="badge">optimistic: best test epoch</span>'
     assert pages["gzsl"][0].count(badge) == 4  # cards and rows of softmax and ensemble
-    assert "optimistic" not in pages["zsl"][1].text.replace("(optimistic, for mode", "")
-    text, page, _ = report(tmp_path, runs["gzsl"], runs["validated"])
+    assert badge not in pages["zsl"][0] and badge not in pages["dual"][0]
+    text, page, _ = report(tmp_path, runs["gzsl"], runs["dual"])
     assert text.count(badge) == 6
     notes = [row[-1] for row in page.table("Mean per-class accuracy in %. H")[1:]]
     optimistic = "optimistic: best test epoch"
-    assert notes == [optimistic, "", optimistic, "", "", ""]
+    assert notes == [optimistic, "", optimistic, "", ""]
     assert "odd 10/2:0, GZSL: 2 runs" in page.text and "not comparable" not in text
 
 
@@ -137,47 +161,76 @@ def test_the_best_calibration_is_marked_as_chosen_on_the_test_rows(pages):
     points = [row[1] for row in page.table("Operating points")[1:]]
     assert points == ["used", "best H, chosen on the test rows"] * 3
     figure = text[text.index("Seen-unseen curves:") :].split("</svg>")[0]
-    for method in ("softmax", "nearest", "ensemble"):
-        assert f"{method}: best H, chosen on the test rows" in figure
+    for head in ("softmax", "nearest", "ensemble"):
+        assert f"{head}: best H, chosen on the test rows" in figure
 
 
-def test_preset_best_says_how_it_was_calibrated(pages, runs):
-    _, page = pages["best"]
-    assert "On three folds of the seen classes" in page.text and "chose epoch" not in page.text
-    assert stored(runs["best"])["validation"]["score"] in page.values
+@pytest.mark.parametrize("name", ["dual", "solved"])
+def test_selection_says_on_what_it_was_made(pages, runs, name):
+    _, page = pages[name]
+    selection = stored(runs[name])["selection"]
+    held_out = ", ".join(map(str, selection["held_out"]))
+    assert f"Selection on 3 folds of the seen classes, with {held_out} of them held" in page.text
+    assert selection["score"] in page.values
+    assert "Selection on" not in pages["gzsl"][1].text
 
 
-def test_validation_shows_its_choice(pages, runs):
-    _, page = pages["validated"]
-    chosen = stored(runs["validated"])["validation"]
-    names = [" ".join(ODD_NAMES[label].split()) for label in chosen["held_out"]]
-    assert f"chose epoch {chosen['epochs']}" in page.text
-    assert all(name in page.text for name in names)
-    assert chosen["score"] in page.values
-    assert any(
-        value.startswith("validation score")
-        for _, name, value in page.attributes
-        if name == "aria-label"
-    )
+def test_results_no_better_than_chance_are_warned_of(runs, tmp_path):
+    copy = copy_without(runs["solved"], tmp_path)
+    content = stored(copy)
+    content["results"]["scores"]["generalized"]["seen"] = 0.08
+    (copy / "results.json").write_text(json.dumps(content))
+    _, page, contents = report(tmp_path, copy)
+    sentence = "S is 8.0%, no better than guessing (8.3%)"
+    assert sentence in contents[0].warnings["scores"] and f"scores: {sentence}" in page.text
+    result = invoke("report", copy, "-o", tmp_path / "report.html")
+    assert result.exit_code == 0 and f"warning: run, scores: {sentence}" in result.stderr
+
+
+def test_the_head_that_answers_is_marked(pages):
+    for name, head in (("zsl", "nearest"), ("gzsl", "softmax")):
+        text, page = pages[name]
+        assert re.findall(r">(\w+) <span class=\"badge own\">answers<", text) == [head]
+        assert f"Head that answers {head}" in page.text
 
 
 def test_settings_show_what_differs_from_the_preset(pages, runs):
     changed = pages["gzsl"][1].table("Options that differ from the preset")[1:]
     assert {row[0]: (row[1], row[2]) for row in changed} == {
         "epochs": ("2", "50"),
-        "classifier_epochs": ("2", "23"),
+        "softmax.epochs": ("1", "23"),
         "seed": ("4", "0"),
     }
-    rows = pages["gzsl"][1].table("All options")[1:]
-    assert [row[0] for row in rows] == list(MCFAConfig.model_fields)
-    config = stored(runs["gzsl"])["config"]
-    for name, value, _, description in rows:
-        wanted = config[name]
-        assert value == (wanted if isinstance(wanted, str) else json.dumps(wanted))
-        assert description == " ".join(MCFAConfig.model_fields[name].description.split())
+    config = mf.RunConfig.model_validate(stored(runs["gzsl"])["run"])
+    for owner, options in {
+        "system mcfa": config.options,
+        "training": config.options.training,
+        "head softmax": config.heads["softmax"],
+        "head nearest": config.heads["nearest"],
+        "head ensemble": config.heads["ensemble"],
+        "selection": config.selection,
+    }.items():
+        rows = pages["gzsl"][1].table(f"Options of the {owner}")[1:]
+        values, fields = options.model_dump(mode="json"), type(options).model_fields
+        names = [name for name in fields if name != "training"]
+        assert [row[0].rpartition(".")[2] for row in rows] == names
+        for name, (_, value, _, description) in zip(names, rows, strict=True):
+            wanted = values[name]
+            assert value == (wanted if isinstance(wanted, str) else json.dumps(wanted))
+            assert description == " ".join(fields[name].description.split())
 
 
-@pytest.mark.parametrize("name", ["zsl", "gzsl", "validated"])
+def test_what_selection_chose_is_marked(pages, runs):
+    chosen = stored(runs["solved"])["selection"]["setting"]
+    rows = {row[0]: row[1] for row in pages["solved"][1].table("Options that differ")[1:]}
+    preset = mf.RunConfig.of("eszsl", task="gzsl").names
+    differing = {name: value for name, value in chosen.items() if value != preset[name]}
+    assert differing
+    for name, value in differing.items():
+        assert rows[name] == f"{value} chosen by selection"
+
+
+@pytest.mark.parametrize("name", ["zsl", "gzsl", "dual", "solved"])
 def test_nothing_is_fetched_from_elsewhere(pages, name):
     text, page = pages[name]
     assert page.links and all(re.match(r"#|data:image/png;base64,", link) for link in page.links)
@@ -212,19 +265,24 @@ def test_the_same_run_gives_the_same_page(pages, runs, tmp_path):
 
 
 def test_several_runs_are_compared_first(runs, tmp_path):
-    names = ("zsl", "gzsl", "validated")
+    names = ("zsl", "gzsl", "solved")
     text, page, _ = report(tmp_path, *(runs[name] for name in names))
     assert text.index('id="comparison"') < text.index('id="run1"') < text.index('id="run3"')
     rows = page.table("Mean per-class accuracy in %. H")[1:]
-    methods = ("softmax", "nearest", "ensemble")
-    wanted = [(name, method) for name in names for method in methods]
-    assert [(row[0], row[3]) for row in rows] == wanted
+    heads = [(name, head) for name in names[:2] for head in ("softmax", "nearest", "ensemble")]
+    wanted = [*heads, ("solved", "scores"), ("chance", ""), ("chance", "")]
+    starred = {("zsl", "nearest"), ("gzsl", "softmax"), ("solved", "scores")}
+    assert [(row[0], row[3]) for row in rows] == [
+        (name, f"{head} *" if (name, head) in starred else head) for name, head in wanted
+    ]
     assert [row[7] for row in rows[:2]] == ["–", "–"]
     harmonic = stored(runs["gzsl"])["results"]["nearest"]["generalized"]["harmonic"]
     assert rows[4][7] == f"{100 * harmonic:.1f}"
     assert "not comparable" in text
     options = {row[0]: row[1:] for row in page.table("All other options are the same")[1:]}
-    assert options["seed"] == ["0", "4", "0"] and "temperature" not in options
+    assert options["system"] == ["mcfa", "mcfa", "eszsl"] and options["seed"] == ["0", "4", "0"]
+    assert options["epochs"] == ["1", "2", "–"]
+    assert not {"temperature", "visual_penalty"} & set(options)
     assert max(page.ids.values()) == 1
 
 
@@ -241,7 +299,8 @@ def test_runs_in_folders_of_one_name_are_told_apart(runs, tmp_path):
         ("curve_nearest.csv", "Only the marked points are shown for nearest"),
         ("data.json", "does not say which data it was trained on"),
         ("classifier.pt", "Which classes are seen is not known"),
-        ("config.json", None),
+        ("run.json", None),
+        ("training.json", None),
         ("checkpoint.pt", None),
     ],
 )
@@ -256,7 +315,8 @@ def test_what_hangs_on_a_missing_file_is_left_out_with_a_sentence(
     else:
         assert sentence in page.text and sentence not in whole.text
     if missing in ("data.json", "classifier.pt"):
-        assert page.tags["svg"] == whole.tags["svg"] - 2 and "There is no latent map" in page.text
+        assert page.tags["svg"] == whole.tags["svg"] - 2
+        assert "There is no embedding map" in page.text
 
 
 def test_data_that_has_moved(runs, pages, tmp_path):
@@ -264,7 +324,7 @@ def test_data_that_has_moved(runs, pages, tmp_path):
     source = json.loads((copy / "data.json").read_text())
     (copy / "data.json").write_text(json.dumps(source | {"data": "gone"}))
     _, page, contents = report(tmp_path, copy)
-    assert "gone" in contents[0].latents.missing and "--data" in page.text
+    assert "gone" in contents[0].embeddings.missing and "--data" in page.text
     _, page, _ = report(tmp_path, copy, data=source["data"])
     assert page.tags["svg"] == pages["gzsl"][1].tags["svg"]
     with pytest.raises(ValueError, match="digits: its classes are not those"):
@@ -275,7 +335,7 @@ def test_the_command_writes_the_page_and_says_what_is_missing(runs, tmp_path):
     copy = copy_without(runs["zsl"], tmp_path, "data.json")
     result = invoke("report", runs["zsl"], copy, "-o", tmp_path / "two.html")
     assert result.exit_code == 0, result.output
-    assert "run: no latent map. The run folder does not say" in result.stdout
+    assert "run: no embedding map. The run folder does not say" in result.stdout
     assert "2 runs described in" in result.stdout
     assert Page((tmp_path / "two.html").read_text()).ids["comparison"] == 1
 
@@ -286,7 +346,8 @@ def test_the_command_writes_the_page_and_says_what_is_missing(runs, tmp_path):
         ("results.json", None, "this run is not finished"),
         ("results.json", "{", "results.json: damaged, not JSON"),
         ("results.json", "[]", "results.json: damaged"),
-        ("results.json", '{"config": {}, "results": {}}', "results.json: damaged, config.mode"),
+        ("results.json", '{"run": {}, "selection": null, "results": {}}', "damaged, run.system"),
+        ("results.json", '{"run": {"system": "none"}}', "results.json: damaged, run"),
         ("metrics.csv", "epoch,total\n1,high\n", "metrics.csv: damaged"),
         ("curve_softmax.csv", "seen\n0.5\n", "curve_softmax.csv: damaged, no column 'unseen'"),
         ("data.json", '{"data": 3}', "data.json: damaged, data"),
