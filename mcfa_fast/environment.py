@@ -41,8 +41,12 @@ def environment() -> dict[str, str]:
 def _faiss_kind() -> str:
     try:
         import faiss
-    except ImportError:
-        return "not installed (pip install faiss-cpu)"
+    except ModuleNotFoundError as error:
+        if error.name == "faiss":
+            return "not installed (pip install 'mcfa_fast[index]')"
+        return f"does not load: {error}"
+    except ImportError as error:
+        return f"does not load: {error}"
     gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     kind = "GPU build" if hasattr(faiss, "StandardGpuResources") else "CPU build"
     return f"{faiss.__version__}, {kind}" + (f" with {gpus} GPU(s)" if gpus else "")

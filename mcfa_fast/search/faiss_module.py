@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from types import ModuleType
 
+from mcfa_fast._extras import require
+
 __all__ = ["find_faiss", "require_faiss"]
 
 
 @functools.cache
 def find_faiss() -> ModuleType | None:
-    """The module, or None when it is not installed."""
+    """The module; None when it is not installed or does not load."""
     try:
         import faiss
     except ImportError:
@@ -22,9 +24,10 @@ def require_faiss(what: str) -> ModuleType:
     """The module, for what cannot be done without it.
 
     Raises:
-        ImportError: that says what needs FAISS and how to install it.
+        MissingExtraError: that says what needs FAISS and how to install it.
+        ImportError: where it is installed but does not load, with the cause.
     """
-    faiss = find_faiss()
-    if faiss is None:
-        raise ImportError(f"{what} needs FAISS: pip install faiss-cpu")
+    require("index", what)
+    import faiss
+
     return faiss

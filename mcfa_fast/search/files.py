@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from mcfa_fast.search.faiss_module import require_faiss
-from mcfa_fast.search.faiss_stores import FaissStore, GraphStore, ListStore
-from mcfa_fast.search.stores import FlatStore
-from mcfa_fast.storage.checkpoint import write_atomically
+from mcfa_fast.search.faiss_store import FaissStore
+from mcfa_fast.search.flat import FlatStore
+from mcfa_fast.search.graph import GraphStore
+from mcfa_fast.search.inverted_lists import ListStore
+from mcfa_fast.storage.atomic import write_atomically
 
 __all__ = ["read_index", "write_index"]
 
@@ -50,16 +52,22 @@ def read_index(path: Path) -> FlatStore | FaissStore:
         raise ValueError(f"{path}: damaged, or not an index saved by LatentIndex")
     if _digest(content[:end].data) != content[-_DIGEST_BYTES:].tobytes():
         raise ValueError(f"{path}: damaged (its checksum is wrong)")
-    index = faiss.deserialize_index(content[:end])
+    try:
+        return _store_of(faiss, faiss.deserialize_index(content[:end]))
+    except Exception as error:  # FAISS's own, and of attributes that other kinds lack
+        raise ValueError(f"{path}: not an index that LatentIndex saves ({error})") from error
+
+
+def _store_of(faiss: Any, index: Any) -> FlatStore | FaissStore:
     l2 = index.metric_type == faiss.METRIC_L2
     if isinstance(index, faiss.IndexIVFFlat):
         return ListStore(index.d, l2, size=index.nlist, index=index)
-    graph = faiss.downcast_index(index.index)
-    if isinstance(graph, faiss.IndexHNSWFlat):
-        return GraphStore(index.d, l2, size=graph.hnsw.nb_neighbors(1), index=index)
+    inner = faiss.downcast_index(index.index)
+    if isinstance(inner, faiss.IndexHNSWFlat):
+        return GraphStore(index.d, l2, size=inner.hnsw.nb_neighbors(1), index=index)
     store = FlatStore(index.d, l2)
-    vectors = faiss.rev_swig_ptr(graph.get_xb(), graph.ntotal * graph.d)
-    vectors = torch.from_numpy(vectors.reshape(graph.ntotal, graph.d))
+    vectors = faiss.rev_swig_ptr(inner.get_xb(), inner.ntotal * inner.d)
+    vectors = torch.from_numpy(vectors.reshape(inner.ntotal, inner.d))
     store.add(vectors, torch.from_numpy(faiss.vector_to_array(index.id_map)))
     return store
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from mcfa_fast.search.faiss_stores import FaissStore, GraphStore, ListStore
-from mcfa_fast.search.files import read_index, write_index
 from mcfa_fast.linear import linear
-from mcfa_fast.search.stores import FlatStore
+from mcfa_fast.search.faiss_store import FaissStore
+from mcfa_fast.search.files import read_index, write_index
+from mcfa_fast.search.flat import FlatStore
+from mcfa_fast.search.graph import GraphStore
+from mcfa_fast.search.inverted_lists import ListStore
+from mcfa_fast.search.locks import SharedLock
 from mcfa_fast.search.vectors import Vectors, as_ids, as_vectors, first_of_each_id
 
 __all__ = ["LatentIndex"]
@@ -36,10 +42,13 @@ class LatentIndex:
     `effort`. Both are built by :meth:`build` or else the first :meth:`search`, and extended by
     later ones.
 
+    Any number of threads may use an index: searches run side by side, changes one at a time.
+
     Args:
         dim: length D of a vector, 1 or more.
         metric: "cosine" ranks by cosine similarity (higher is nearer; a zero vector has similarity
-            0 to everything), "l2" by squared Euclidean distance (lower is nearer).
+            0 to everything), "l2" by squared Euclidean distance (lower is nearer) of vectors no
+            longer than 2⁶² (4.6e18), beyond which it overflows.
         kind: "flat", "ivf" or "hnsw".
         effort: how much a search looks at: lists of an "ivf" (default a 64th of them, 16 at least),
             candidates kept by an "hnsw" (efSearch, default 64). A search can ask for another.
@@ -47,7 +56,7 @@ class LatentIndex:
             vectors at least for each) or links per vector of an "hnsw" (M, default 32).
 
     Raises:
-        ImportError: when FAISS is not installed, for "ivf" and "hnsw" only.
+        ImportError: without ``pip install 'mcfa_fast[index]'``, for "ivf" and "hnsw" only.
         TypeError, ValueError: on a bad argument, or an `effort` or `size` for "flat".
 
     Source:
@@ -85,9 +94,9 @@ class LatentIndex:
                 raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"{name}: expected 1 or more, got {value}")
-        for name, value, known in (("metric", metric, Metric), ("kind", kind, Kind)):
-            if value not in get_args(known):
-                raise ValueError(f"{name}: expected one of {get_args(known)}, got {value!r}")
+        for name, choice, known in (("metric", metric, Metric), ("kind", kind, Kind)):
+            if choice not in get_args(known):
+                raise ValueError(f"{name}: expected one of {get_args(known)}, got {choice!r}")
         if kind == "flat" and (effort or size):
             raise ValueError("effort, size: an index of kind 'flat' has none")
         l2 = metric == "l2"
@@ -98,8 +107,12 @@ class LatentIndex:
             self._use(store(dim, l2, size=size, effort=effort))
 
     def _use(self, store: FlatStore | FaissStore) -> None:
+        self._lock = SharedLock()
         self._store = store
-        self._unique, counts = store.ids.unique(return_counts=True)
+        self._count()
+
+    def _count(self) -> None:
+        self._unique, counts = self._store.ids.unique(return_counts=True)
         self._most = int(counts.max()) if len(counts) else 1
         self._table: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -122,7 +135,8 @@ class LatentIndex:
     @property
     def ids(self) -> Tensor:
         """The id [M] of every vector, int64, in the order in which they were added."""
-        return self._store.ids.clone()
+        with self._lock.shared():
+            return self._store.ids.clone()
 
     def contents(self) -> tuple[Tensor, Tensor]:
         """All vectors [M, D] as they are compared (for "cosine" of unit length), and their ids [M],
@@ -150,17 +164,19 @@ class LatentIndex:
         if len(keys) != rows:
             raise ValueError(f"ids: expected one per latent ({rows}), got {len(keys)}")
         new = keys.unique()
-        present = new[torch.isin(new, self._unique)]
         if not several and len(new) != len(keys):
             raise ValueError("ids: expected distinct ids, got repeated ones")
-        if not several and len(present):
-            raise ValueError(f"ids: expected new ids, but {present[0]} is in the index already")
-        self._store.add(vectors.values if self._store.l2 else vectors.unit(), keys)
-        self._table = None
-        if len(present) or len(new) != len(keys):
-            self._use(self._store)
-        else:
-            self._unique = torch.cat([self._unique, new])
+        values = vectors.values if self._store.l2 else vectors.unit()
+        with self._lock.alone():
+            present = new[torch.isin(new, self._unique)]
+            if not several and len(present):
+                raise ValueError(f"ids: expected new ids, but {present[0]} is in the index already")
+            self._store.add(values, keys)
+            self._table = None
+            if len(present) or len(new) != len(keys):
+                self._count()
+            else:
+                self._unique = torch.cat([self._unique, new])
 
     def remove(self, ids: Tensor) -> None:
         """Forget all vectors of these ids [M].
@@ -172,16 +188,18 @@ class LatentIndex:
             KeyError: when an id is not in the index; nothing is removed then.
         """
         keys = as_ids(ids)
-        absent = keys[~torch.isin(keys, self._unique)]
-        if len(absent):
-            raise KeyError(f"ids: {absent[0]} is not in the index")
-        self._store.remove(keys)
-        self._table = None
-        self._unique = self._unique[~torch.isin(self._unique, keys)]
+        with self._lock.alone():
+            absent = keys[~torch.isin(keys, self._unique)]
+            if len(absent):
+                raise KeyError(f"ids: {absent[0]} is not in the index")
+            self._store.remove(keys)
+            self._table = None
+            self._unique = self._unique[~torch.isin(self._unique, keys)]
 
     def build(self) -> None:
         """Do now what the next search would have to do first (see the class)."""
-        self._store.build()
+        with self._lock.alone():
+            self._store.build()
 
     def to(self, device: torch.device | str) -> LatentIndex:
         """Search on this device from now on; the vectors stay in main memory as well.
@@ -192,7 +210,8 @@ class LatentIndex:
         Returns:
             The index itself.
         """
-        self._store.to(torch.device(device))
+        with self._lock.alone():
+            self._store.to(torch.device(device))
         return self
 
     def search(
@@ -212,15 +231,16 @@ class LatentIndex:
             TypeError, ValueError: on wrong types or shapes, or values that are not finite.
         """
         vectors = self._vectors("queries", queries)
-        if not 1 <= k <= len(self):
-            raise ValueError(f"k: expected 1 .. {len(self)} (ids in the index), got {k}")
         if effort is not None and (self.kind == "flat" or effort < 1):
             raise ValueError(f"effort: expected 1 or more for 'ivf' and 'hnsw', got {effort}")
         values = vectors.values if self._store.l2 else vectors.safe()
-        if self._most == 1:
-            scores, ids = self._store.search(values, k, effort)
-        else:
-            scores, ids = self._search_several(values, k, effort)
+        with self._built():
+            if not 1 <= k <= len(self):
+                raise ValueError(f"k: expected 1 .. {len(self)} (ids in the index), got {k}")
+            if self._most == 1:
+                scores, ids = self._store.search(values, k, effort)
+            else:
+                scores, ids = self._search_several(values, k, effort)
         if not self._store.l2:
             scores = vectors.divide(scores)
         return scores.to(queries.device), ids.to(queries.device)
@@ -239,17 +259,13 @@ class LatentIndex:
             TypeError, ValueError: on wrong types or shapes, or values that are not finite.
         """
         vectors = self._vectors("queries", queries)
-        if self._table is None:
-            stored, ids = self._store.contents()
-            unique, columns = ids.unique(return_inverse=True)
-            if self._most == 1:  # so that columns are classes
-                stored, columns = stored[ids.argsort()], torch.arange(len(ids))
-            self._table = stored, columns, unique
-        stored, columns, unique = self._table
         values = vectors.values if self._store.l2 else vectors.safe()
+        with self._built():
+            stored, columns, unique = self._table or self._make_table()
+            most = self._most
         step = max(1, _SCORES // max(len(stored), 1))
         chunks = [
-            self._best_of_each(self._pairs(part, stored), columns, len(unique))
+            self._best_of_each(self._pairs(part, stored), columns, len(unique), most)
             for part in values.split(step)
         ]
         scores = torch.cat(chunks) if len(chunks) > 1 else chunks[0]
@@ -263,7 +279,9 @@ class LatentIndex:
         Raises:
             ImportError: when FAISS is not installed.
         """
-        write_index(Path(path), self._store)
+        with self._lock.alone():
+            self._store.build()
+            write_index(Path(path), self._store)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatentIndex:
@@ -274,12 +292,39 @@ class LatentIndex:
             ImportError: when FAISS is not installed.
             ValueError: when the file is damaged or holds another kind of index.
         """
-        index = cls.__new__(cls)
-        index._use(read_index(Path(path)))
-        return index
+        return _restored(cls, read_index(Path(path)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LatentIndex:
+        with self._lock.alone():
+            return _restored(type(self), copy.deepcopy(self._store, memo))
+
+    def __copy__(self) -> LatentIndex:
+        return copy.deepcopy(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), copy.deepcopy(self)._store)
+
+    @contextmanager
+    def _built(self) -> Iterator[None]:
+        """The store, ready to be searched, with others that search if it allows that."""
+        while True:
+            with self._lock.shared() if self._store.is_concurrent else self._lock.alone():
+                if self._store.is_built:
+                    yield
+                    return
+            self.build()
+
+    def _make_table(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All vectors, the column of each, and the id of each column."""
+        stored, ids = self._store.contents()
+        unique, columns = ids.unique(return_inverse=True)
+        if self._most == 1:  # so that columns are classes
+            stored, columns = stored[ids.argsort()], torch.arange(len(ids))
+        self._table = stored, columns, unique
+        return self._table
 
     def _vectors(self, name: str, values: Tensor) -> Vectors:
-        return as_vectors(name, values, self.dim, any_length=not self._store.l2)
+        return as_vectors(name, values, self.dim, for_distances=self._store.l2)
 
     def _pairs(self, queries: Tensor, stored: Tensor) -> Tensor:
         if not self._store.l2:
@@ -287,9 +332,9 @@ class LatentIndex:
         distances = torch.cdist(queries, stored, compute_mode="donot_use_mm_for_euclid_dist")
         return distances.square_()
 
-    def _best_of_each(self, scores: Tensor, columns: Tensor, count: int) -> Tensor:
+    def _best_of_each(self, scores: Tensor, columns: Tensor, count: int, most: int) -> Tensor:
         """Best score [N, count] over the vectors [N, M] of each id, given its column."""
-        if self._most == 1:
+        if most == 1:
             return scores
         worst, better = (torch.inf, "amin") if self._store.l2 else (-torch.inf, "amax")
         best = scores.new_full((len(scores), count), worst)
@@ -308,3 +353,9 @@ class LatentIndex:
             scores[rows[complete]], ids[rows[complete]] = best
             rows, fetched = rows[~complete], min(4 * fetched, enough)
         return scores, ids
+
+
+def _restored(index: type[LatentIndex], store: FlatStore | FaissStore) -> LatentIndex:
+    restored = index.__new__(index)
+    restored._use(store)
+    return restored

@@ -11,6 +11,8 @@ __all__ = ["Vectors", "as_ids", "as_vectors", "first_of_each_id"]
 
 # Lengths in this range neither overflow nor vanish in float32 products with unit vectors.
 _SHORTEST, _LONGEST = 2.0**-40, 2.0**40
+# Squared distances of vectors up to this length do not overflow.
+_LONGEST_SQUARED = 2.0**62
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +50,15 @@ class Vectors:
         return products / self.norms.unsqueeze(1) if self.are_safe else products
 
 
-def as_vectors(name: str, values: Tensor, dim: int, *, any_length: bool) -> Vectors:
+def as_vectors(name: str, values: Tensor, dim: int, *, for_distances: bool) -> Vectors:
     """Check vectors [N, dim] of any floating type, on any device.
 
     Args:
         name: what they are called in errors.
         values: the vectors.
         dim: their expected length D.
-        any_length: allow float64 values beyond the range of float32, for directions alone.
+        for_distances: whether squared distances of them are to be finite in float32; else only
+            their directions matter, and float64 values may be beyond the range of float32.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -73,8 +76,15 @@ def as_vectors(name: str, values: Tensor, dim: int, *, any_length: bool) -> Vect
         shortest, longest = torch.aminmax(norms)
         are_safe = shortest.item() >= _SHORTEST and longest.item() <= _LONGEST
     # Lengths in that range say that all values are finite.
-    if not are_safe and not torch.isfinite(given if any_length else single).all():
-        raise ValueError(f"{name}: expected finite float32 values, got NaN or infinity")
+    if not are_safe:
+        if not torch.isfinite(single if for_distances else given).all():
+            raise ValueError(f"{name}: expected finite float32 values, got NaN or infinity")
+        if for_distances and not longest.item() <= _LONGEST_SQUARED:
+            raise ValueError(
+                f"{name}: expected vectors no longer than {_LONGEST_SQUARED:.1e}, beyond which "
+                f"squared distances overflow, got one of length "
+                f"{torch.linalg.vector_norm(single.double(), dim=1).max().item():.1e}"
+            )
     return Vectors(single, norms, given, are_safe)
 
 

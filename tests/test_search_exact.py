@@ -1,11 +1,9 @@
-"""Exact search and its matrix product against plain PyTorch, over every way that they choose."""
+"""Exact search against plain PyTorch, over every way that it chooses."""
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from mcfa_fast.inference import exact, products
-from mcfa_fast.linear import linear
+from mcfa_fast.search import exact
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,32 +70,3 @@ def test_top_columns_equals_topk_with_equal_values(k, monkeypatch):
     assert torch.equal(values, wanted)
     assert torch.equal(scores.gather(1, columns), values)
     assert all(len(set(row)) == k for row in columns.tolist())
-
-
-@pytest.mark.parametrize("rows", [0, 1, 15, 16, 100])
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("mode", ["onednn", "plain", "float64", "strided", "no bias"])
-def test_linear_equals_pytorchs(rows, relu, mode, monkeypatch):
-    monkeypatch.setattr(products, "_FEWEST_MULTIPLICATIONS", 0)
-    if mode == "plain":
-        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    x, weight, bias = normal(rows, 33), normal(20, 33, seed=1), normal(20, seed=2)
-    if mode == "float64":
-        x, weight, bias = x.double(), weight.double(), bias.double()
-    if mode == "strided":
-        x, weight = normal(33, rows).T, normal(33, 20).T
-    if mode == "no bias":
-        bias = None
-    wanted = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
-    result = linear(x, weight, bias, relu=relu)
-    assert result.dtype == x.dtype
-    torch.testing.assert_close(
-        result.double(), wanted.relu() if relu else wanted, atol=1e-5, rtol=0
-    )
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
-def test_large_products_go_to_onednn(monkeypatch):
-    """Not to PyTorch's own call, which would be correct, but slow."""
-    monkeypatch.setattr(F, "linear", lambda *_: pytest.fail("PyTorch's own call"))
-    assert linear(normal(64, 256), normal(64, 256, seed=1)).shape == (64, 64)

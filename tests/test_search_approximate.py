@@ -4,7 +4,7 @@ import faiss
 import pytest
 import torch
 
-from mcfa_fast.inference import LatentIndex
+from mcfa_fast.search import LatentIndex
 
 DIM, ROWS, K = 16, 2000, 5
 KINDS = ("ivf", "hnsw")

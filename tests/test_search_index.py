@@ -1,5 +1,6 @@
 """The index against distances computed pair by pair, and its file against FAISS itself."""
 
+import hashlib
 import sys
 
 import faiss
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcfa_fast.inference import LatentIndex
+from mcfa_fast import _extras
+from mcfa_fast.search import LatentIndex
 from mcfa_fast.search.faiss_module import find_faiss
 
 DIM = 7
@@ -107,6 +109,38 @@ def test_saved_file_reads_back_and_is_plain_faiss(metric, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["classes.faiss"]
 
 
+def saved(index, path):
+    """A file with the right checksum around any FAISS index."""
+    content = faiss.serialize_index(index).tobytes()
+    digest = hashlib.blake2b(content, digest_size=32).digest()
+    path.write_bytes(content + b"mcfa_fast index" + digest)
+    return path
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: faiss.IndexFlatL2(3),
+        lambda: faiss.IndexIDMap2(faiss.IndexPQ(8, 2, 4)),
+        lambda: faiss.IndexIDMap(faiss.IndexLSH(8, 16)),
+        lambda: faiss.IndexIVFPQ(faiss.IndexFlatL2(8), 8, 4, 2, 4),
+    ],
+)
+def test_load_rejects_other_kinds_of_index(make, tmp_path):
+    path = saved(make(), tmp_path / "index")
+    with pytest.raises(ValueError, match="not an index that LatentIndex saves"):
+        LatentIndex.load(path)
+
+
+def test_load_rejects_what_faiss_rejects(tmp_path):
+    path = tmp_path / "index"
+    content = faiss.serialize_index(faiss.IndexIDMap2(faiss.IndexFlatIP(3))).tobytes()[:-9]
+    digest = hashlib.blake2b(content, digest_size=32).digest()
+    path.write_bytes(content + b"mcfa_fast index" + digest)
+    with pytest.raises(ValueError, match="not an index that LatentIndex saves"):
+        LatentIndex.load(path)
+
+
 def test_load_rejects_absent_damaged_and_foreign_files(tmp_path):
     path = tmp_path / "index"
     with pytest.raises(FileNotFoundError, match="no index file"):
@@ -178,6 +212,7 @@ def test_constructor_rejects(arguments, error, message):
 def without_faiss(monkeypatch):
     """As if FAISS were not installed."""
     monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(_extras, "find_spec", lambda name: None)
     find_faiss.cache_clear()
     yield
     find_faiss.cache_clear()
@@ -204,8 +239,26 @@ def test_exact_search_is_the_same_without_faiss(metric, rows, request):
     ],
 )
 def test_without_faiss_the_error_says_what_to_install(use, without_faiss, tmp_path):
-    with pytest.raises(ImportError, match="needs FAISS: pip install faiss-cpu"):
+    with pytest.raises(
+        _extras.MissingExtraError, match=r"index: faiss .* pip install 'mcfa_fast\[index\]'"
+    ):
         use(tmp_path)
+
+
+def test_faiss_that_does_not_load_says_why(monkeypatch, tmp_path):
+    (tmp_path / "faiss.py").write_text("raise ImportError('libgomp.so.1: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "faiss")
+    find_faiss.cache_clear()
+    try:
+        assert find_faiss() is None
+        with pytest.raises(ImportError, match=r"libgomp\.so\.1: cannot open"):
+            LatentIndex(3, kind="ivf")
+        index = LatentIndex(DIM)
+        index.add(vectors(1), torch.tensor([4]))
+        assert index.search(vectors(1), 1)[1].item() == 4
+    finally:
+        find_faiss.cache_clear()
 
 
 def test_float32_queries_are_not_copied(monkeypatch):
