@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import uvicorn
 
+from mcfa_fast.serving import Limits, server_config
+
 JSON = {"content-type": "application/json"}
 NPY = {"content-type": "application/octet-stream"}
 
@@ -30,15 +32,15 @@ class Client:
         self.port = port
 
     def get(self, path: str) -> Answer:
-        return self._request("GET", path, None, {})
+        return self.request("GET", path, None, {})
 
     def post(self, path: str, body: Any, headers: dict[str, str] = JSON) -> Answer:
         """`body` is sent as it is when bytes, in chunks when a generator, else as JSON."""
         if not isinstance(body, bytes) and not hasattr(body, "__next__"):
             body = json.dumps(body).encode()
-        return self._request("POST", path, body, headers)
+        return self.request("POST", path, body, headers)
 
-    def _request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
+    def request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, headers)
@@ -62,10 +64,10 @@ def read_answer(connection: socket.socket) -> Answer:
 
 
 @contextmanager
-def running(app: Any):
+def running(app: Any, limits: Limits | None = None):
     """Serves an application on a free port for as long as the context lasts."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        server = uvicorn.Server(server_config(app, limits or Limits()))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -23,8 +23,6 @@ from mcfa_fast.cli.common import (
 )
 from mcfa_fast.encoders.sentences import SentenceEncoder
 
-_BACKLOG = 128  # connections that the system holds, and that are taken in at once
-
 
 def serve(
     run_dir: RunArgument,
@@ -78,7 +76,8 @@ def serve(
         require("serve", "serve")
         import uvicorn
 
-        from mcfa_fast.serving import Limits, Service, bound_log, bounded_connections, create_app
+        from mcfa_fast.serving import Limits, Service, bound_log, create_app, server_config
+        from mcfa_fast.serving.connections import BACKLOG
 
         processors = os.cpu_count() or 1
         workers = workers or min(4, processors)
@@ -88,7 +87,7 @@ def serve(
             max_rows=max_rows,
             max_bytes=max_bytes,
             workers=workers,
-            connections=min(max_connections, _free_descriptors()),
+            connections=max(1, min(max_connections, _free_descriptors() - BACKLOG)),
         )
         service = Service(
             load_classifier(run_dir, head=head, calibration=calibration),
@@ -98,7 +97,7 @@ def serve(
         )
         hosts = [host, *(allowed_host or [])]
         app = create_app(service, limits, allow_add=allow_add, allowed_hosts=hosts)
-        with _listen(host, port) as listening:
+        with _listen(host, port, BACKLOG) as listening:
             address = listening.getsockname()
             if allow_add and not ip_address(address[0]).is_loopback:
                 warn(
@@ -107,17 +106,7 @@ def serve(
                 )
             where = f"[{host}]" if ":" in host else host
             say(f"{len(service.classes())} classes on http://{where}:{address[1]}")
-            config = uvicorn.Config(
-                app,
-                http=bounded_connections(limits),
-                ws="none",
-                lifespan="off",
-                log_level="warning",
-                server_header=False,
-                backlog=_BACKLOG,
-                h11_max_incomplete_event_size=limits.header_bytes,
-                timeout_graceful_shutdown=30,
-            )
+            config = server_config(app, limits)
             bound_log()
             try:
                 uvicorn.Server(config).run(sockets=[listening])
@@ -126,17 +115,16 @@ def serve(
 
 
 def _free_descriptors() -> int:
-    """How many connections may be open: files, libraries and those that are being taken in need
-    descriptors, too."""
+    """How many files and connections may be open beside the command's own."""
     if os.name != "posix":
-        return 512
+        return 2**20
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, limit - _BACKLOG - 64) if limit != resource.RLIM_INFINITY else 2**20
+    return 2**20 if limit == resource.RLIM_INFINITY else limit - 64
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol by its number: asyncio turns off the delay of small packets (TCP_NODELAY, 40 ms
     # per answer) only where the socket says that it is TCP.
@@ -145,7 +133,7 @@ def _listen(host: str, port: int) -> socket.socket:
         if os.name == "posix":  # elsewhere it would let two servers share the port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(_BACKLOG)
+        listening.listen(backlog)
     except OSError as error:
         listening.close()
         raise OSError(f"{host}:{port}: cannot listen there: {error}") from error

@@ -125,6 +125,7 @@ def _onnx(module: DeployedClassifier, metadata: str) -> bytes:
             output_names=["scores"],
             verbose=False,
         )
+    assert program is not None, "what the exporter returns with dynamo=True"
     model = program.model_proto
     model.metadata_props.add(key=KEY, value=metadata)
     content = model.SerializeToString()

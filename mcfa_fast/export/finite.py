@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mcfa_fast.classifiers import ZeroShotClassifier
 from mcfa_fast.classifiers.heads import ClassTable
+from mcfa_fast.systems.base import Embeds
 
 __all__ = ["check_descriptor", "probabilities", "scores"]
 
@@ -52,22 +53,18 @@ def _finite(
         found = compute(features)
     except ValueError:
         # The search for the nearest class takes no embeddings that are not finite.
-        row = next((row for row in range(len(features)) if not _works(compute, features, row)), 0)
-    else:
-        finite = np.isfinite(found).all(axis=1)
-        if finite.all():
-            return found
-        row = int(finite.argmin())
+        system = classifier.system_
+        if not isinstance(system, Embeds):
+            raise
+        found = system.embed(torch.from_numpy(features)).numpy()
+        if np.isfinite(found).all():
+            raise
+    finite = np.isfinite(found).all(axis=1)
+    if finite.all():
+        return found
+    row = int(finite.argmin())
     cause = _cause(classifier, features[row])
     raise ValueError(f"the scores of row {first_row + row} are not finite: {cause}")
-
-
-def _works(compute: Callable[[np.ndarray], np.ndarray], features: np.ndarray, row: int) -> bool:
-    try:
-        compute(features[row : row + 1])
-    except ValueError:
-        return False
-    return True
 
 
 def _cause(classifier: ZeroShotClassifier, features: np.ndarray) -> str:

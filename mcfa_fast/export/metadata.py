@@ -19,7 +19,7 @@ __all__ = ["KEY", "Metadata"]
 KEY = "mcfa_fast.json"
 """Name of the metadata within a file: an extra file of an archive, a property of an ONNX model."""
 
-_FORMAT = "mcfa_fast exported classifier"
+_FORMAT: Literal["mcfa_fast exported classifier"] = "mcfa_fast exported classifier"
 _VERSION = 2
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from filelock import FileLock
@@ -51,7 +52,7 @@ def add_class(
     if name in classifier.class_names_:
         raise ValueError(f"name: there is a class {name!r} already")
     if encoder is not None:
-        description = encoder.describe(description)
+        description = encoder.describe(cast("Sequence[str]", description))
     descriptor = np.asarray(description)
     width = classifier.system_.semantic_features
     if descriptor.shape != (width,):

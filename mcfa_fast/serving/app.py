@@ -143,7 +143,10 @@ def create_app(
     )
     async def classify(
         request: Request,
-        head: Annotated[Literal[service.heads] | None, Query()] = None,
+        head: Annotated[
+            Literal[service.heads] | None,  # type: ignore[name-defined]
+            Query(),
+        ] = None,
         top: Annotated[int, BeforeValidator(_whole_number), Query(ge=1)] = 1,
     ) -> Response:
         kind = media_type(request, JSON, NPY)

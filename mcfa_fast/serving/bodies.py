@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 import numpy as np
@@ -60,7 +60,9 @@ class NewClass(BaseModel):
         return name
 
     @staticmethod
-    def schema(width: int, *, sentences: bool) -> dict[str, Any]:
+    def schema(  # type: ignore[override]
+        width: int, *, sentences: bool
+    ) -> dict[str, Any]:
         """As JSON Schema, for descriptors of `width` values.
 
         Args:
@@ -170,7 +172,7 @@ def _npy(body: bytes, width: int, max_rows: int) -> np.ndarray:
     data = memoryview(body)[end:]
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise HTTPException(400, "body: the .npy file is not as long as its header says")
-    order = "F" if header["fortran_order"] == "True" else "C"
+    order: Literal["F", "C"] = "F" if header["fortran_order"] == "True" else "C"
     with np.errstate(over="ignore"):
         return _finite(np.frombuffer(data, dtype).reshape(shape, order=order).astype(np.float32))
 

@@ -4,30 +4,52 @@ from __future__ import annotations
 
 import asyncio
 
+import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mcfa_fast.serving.limits import Limits
 
-__all__ = ["bounded_connections"]
+__all__ = ["BACKLOG", "server_config"]
+
+BACKLOG = 128
+"""Connections that the system holds until they are taken in, and that are taken in at once."""
 
 
-def bounded_connections(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 with limits of connections and time, for ``uvicorn.Config(http=...)``.
+def server_config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    """How uvicorn is to serve an application, within the limits of connections and time.
+
+    Args:
+        app: what answers.
+        limits: its `connections`, `header_bytes`, `header_seconds` and `answer_seconds`.
+    """
+    return uvicorn.Config(
+        app,
+        http=_bounded_connections(limits),
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        server_header=False,
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=limits.header_bytes,
+        timeout_graceful_shutdown=30,
+    )
+
+
+def _bounded_connections(limits: Limits) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 with limits of connections and time.
 
     A connection on which no whole request head arrives in time is closed, and so is one whose
     client does not take in its answer. Where there are as many connections as there may be, the one
     that has waited longest for its client makes room, so that clients that only hold connections
     keep nobody out.
-
-    Args:
-        limits: its `connections`, `header_seconds` and `answer_seconds`.
     """
     waiting: dict[BoundedConnection, None] = {}  # in the order in which they began to
 
     class BoundedConnection(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._wait(limits.header_seconds)
             if len(self.connections) > limits.connections:

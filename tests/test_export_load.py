@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def classifier(one_thread):
-    classifier = mf.MCFAClassifier(config("gzsl", epochs=1), method="nearest")
+    classifier = mf.MCFAClassifier(
+        config("gzsl", epochs=1, head="nearest", **{"softmax.epochs": 1})
+    )
     return classifier.fit(*make_images(SEEN, rows=20), make_semantics()[:NEW])
 
 
@@ -136,22 +138,26 @@ def test_other_archives_and_models(tmp_path, refused, classifier):
 
 
 @pytest.mark.parametrize("format", ["torchscript", "export"])
-def test_archives_of_later_versions_and_with_bad_metadata(refused, rewritten, format):
+def test_archives_of_other_versions_and_with_bad_metadata(refused, rewritten, format):
     extra = f"extra/{KEY}"
-    newer = rewritten(format, {extra: edit(format_version=2, library="9.0")})
-    refused(newer, r"written by mcfa_fast 9\.0 in version 2 of the format; .* reads .* up to 1")
+    newer = rewritten(format, {extra: edit(format_version=3, library="9.0")})
+    refused(newer, r"written by mcfa_fast 9\.0 in version 3 of the format; .* reads version 2")
+    older = rewritten(format, {extra: edit(format_version=1)})
+    refused(older, r"in version 1 of the format; .* reads version 2: export the run again")
     refused(rewritten(format, {extra: None}), f"with {KEY} in it")
     refused(rewritten(format, {extra: b"{"}), f"with {KEY} in it")
     refused(rewritten(format, {extra: edit(format="other")}), f"with {KEY} in it")
     refused(rewritten(format, {extra: edit(features=0)}), "is damaged: features")
-    refused(rewritten(format, {extra: edit(method="forest")}), "is damaged: method")
+    refused(rewritten(format, {extra: edit(head="")}), "is damaged: head")
+    refused(rewritten(format, {extra: edit(task="other")}), "is damaged: task")
+    refused(rewritten(format, {extra: edit(features=True)}), "is damaged: features")
     refused(rewritten(format, {extra: edit(class_names=["a"])}), "differ in length")
 
 
-def test_onnx_of_a_later_version_and_resealed_nonsense(contents, refused):
+def test_onnx_of_another_version_and_resealed_nonsense(contents, refused):
     content = contents["onnx"]
-    key = b'"format_version":1'
-    refused(resealed(content, key, b'"format_version":2'), "in version 2 of the format")
+    key = b'"format_version":2'
+    refused(resealed(content, key, b'"format_version":3'), "in version 3 of the format")
     refused(resealed(content, b"mcfa_fast.json", b"mcfa_slow.json"), f"with {KEY} in it")
     refused(resealed(content, b"Gemm", b"Gemn"), "damaged")
     body = b"no protobuf"

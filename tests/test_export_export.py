@@ -15,25 +15,28 @@ from zero_shot_data import NEW, SEEN, UNSEEN, config, make_images, make_semantic
 
 import mcfa_fast as mf
 from mcfa_fast.export import FORMATS, DeployedClassifier
-from mcfa_fast.inference import METHODS
+from mcfa_fast.export.predictor import TorchPredictor
+from mcfa_fast.systems.registry import find
 
 NAMES = (*"abcdefghijk", 'ℓ, "quoted"')
 IMAGES, LABELS = make_images(SEEN, rows=20)
 TEST_IMAGES = make_images(np.arange(NEW), rows=10, seed=9)[0]
 CALIBRATION = 0.25
+HEADS = find("mcfa").heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", params=["zsl", "gzsl"])
 def trained(request, one_thread):
-    classifier = mf.MCFAClassifier(config(request.param, epochs=3), calibration=CALIBRATION)
+    options = {"epochs": 3, "softmax.epochs": 3}
+    classifier = mf.MCFAClassifier(config(request.param, **options), calibration=CALIBRATION)
     return classifier.fit(IMAGES, LABELS, make_semantics()[:NEW], class_names=NAMES)
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=HEADS)
 def classifier(trained, request):
-    return trained.set_params(method=request.param)
+    return trained.with_head(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +45,10 @@ def files(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     written = {}
 
-    def export(method, format):
-        path = folder / f"{method}.{format}"
+    def export(head, format):
+        path = folder / f"{head}.{format}"
         if path not in written:
-            written[path] = mf.export_classifier(trained, path, method=method, format=format)
+            written[path] = mf.export_classifier(trained, path, head=head, format=format)
         return path, written[path]
 
     return export
@@ -53,25 +56,12 @@ def files(trained, tmp_path_factory):
 
 @pytest.fixture(params=FORMATS)
 def exported(classifier, request, files):
-    return files(classifier.method, request.param)
-
-
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("task", ["zsl", "gzsl"])
-def test_preset_best(task, format, tmp_path):
-    options = mf.MCFAConfig.best(task, epochs=3, latent_features=8, selection="last")
-    classifier = mf.MCFAClassifier(options, method="nearest", calibration=CALIBRATION)
-    classifier.fit(IMAGES, LABELS, make_semantics()[:NEW])
-    path = tmp_path / f"best.{format}"
-    mf.export_classifier(classifier, path, format=format)
-    scores = mf.load_exported(path).scores(TEST_IMAGES)
-    expected = classifier.decision_function(TEST_IMAGES, calibration=CALIBRATION)
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    return files(classifier.head_.name, request.param)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 120])
 def test_torchscript_file_is_bitwise_the_eager_module(classifier, files, rows):
-    path, _ = files(classifier.method, "torchscript")
+    path, _ = files(classifier.head_.name, "torchscript")
     module, loaded = DeployedClassifier(classifier), torch.jit.load(path)
     features = torch.from_numpy(TEST_IMAGES[:rows])
     for _ in range(3):  # the first calls of a scripted module profile, later ones are optimised
@@ -81,7 +71,7 @@ def test_torchscript_file_is_bitwise_the_eager_module(classifier, files, rows):
 
 
 def test_export_file_is_bitwise_the_eager_module(classifier, files):
-    path, _ = files(classifier.method, "export")
+    path, _ = files(classifier.head_.name, "export")
     module, predictor = DeployedClassifier(classifier), mf.load_exported(path)
     for rows in (1, 2, 120):
         expected = module(torch.from_numpy(TEST_IMAGES[:rows])).numpy()
@@ -89,29 +79,6 @@ def test_export_file_is_bitwise_the_eager_module(classifier, files):
     with path.open("rb") as file:
         program = torch.export.load(file).module()
     assert np.array_equal(program(torch.from_numpy(TEST_IMAGES)).numpy(), expected)
-
-
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("scaling", ["unit", "none"])
-def test_every_scaling_is_part_of_the_file(tmp_path, scaling, format):
-    """The other tests have the default, "minmax"."""
-    classifier = mf.MCFAClassifier(config("gzsl", epochs=2, feature_scaling=scaling))
-    classifier.fit(IMAGES, LABELS, make_semantics()[:NEW])
-    mf.export_classifier(classifier, tmp_path / "file", format=format)
-    scores = mf.load_exported(tmp_path / "file").scores(TEST_IMAGES)
-    np.testing.assert_allclose(scores, classifier.decision_function(TEST_IMAGES), atol=2e-6)
-
-
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("method", ["nearest", "ensemble"])
-def test_image_prototypes_and_the_ensembles_weight_are_part_of_the_file(tmp_path, method, format):
-    options = {"image_prototypes": True, "epochs": 2}
-    classifier = mf.MCFAClassifier(config("gzsl", **options), method=method, weight=0.8)
-    classifier.fit(IMAGES, LABELS, make_semantics()[:NEW])
-    assert len(classifier.heads_.class_vectors()[0]) == NEW + len(SEEN)
-    mf.export_classifier(classifier, tmp_path / "file", format=format)
-    scores = mf.load_exported(tmp_path / "file").scores(TEST_IMAGES)
-    np.testing.assert_allclose(scores, classifier.decision_function(TEST_IMAGES), atol=3e-6)
 
 
 @pytest.mark.parametrize("rows", [1, 120])
@@ -149,16 +116,16 @@ def test_metadata_describes_the_classifier(classifier, exported):
     assert metadata == written
     assert metadata.class_indices == tuple(classifier.classes_.tolist())
     assert metadata.seen == tuple(index in SEEN for index in classifier.classes_)
-    assert (metadata.method, metadata.calibration) == (classifier.method, CALIBRATION)
-    assert (metadata.features, metadata.latent_features) == (IMAGES.shape[1], 8)
+    assert (metadata.system, metadata.head) == ("mcfa", classifier.head_.name)
+    assert (metadata.task, metadata.calibration) == (classifier.run_.task, CALIBRATION)
+    assert (metadata.features, metadata.embedding_features) == (IMAGES.shape[1], 8)
     assert (metadata.library, metadata.torch) == (mf.__version__, torch.__version__)
 
 
-def test_calibration_that_validation_chose_is_in_the_file(tmp_path):
-    options = {"epochs": 2, "selection": "validation"}
-    classifier = mf.MCFAClassifier(config("gzsl", **options), method="nearest")
+def test_calibration_that_selection_chose_is_in_the_file(tmp_path):
+    classifier = mf.ZeroShotClassifier("eszsl", task="gzsl", options={"selection.folds": 2})
     classifier.fit(IMAGES, LABELS, make_semantics()[:NEW])
-    chosen = classifier.validation_.calibration["nearest"]
+    chosen = classifier.selection_.calibration["scores"]
     assert mf.export_classifier(classifier, tmp_path / "file").calibration == chosen != 0
     np.testing.assert_allclose(
         mf.load_exported(tmp_path / "file").scores(TEST_IMAGES),
@@ -167,19 +134,21 @@ def test_calibration_that_validation_chose_is_in_the_file(tmp_path):
     )
 
 
-def test_method_argument_leaves_the_classifier_as_it_was(trained, tmp_path):
-    trained.set_params(method="softmax")
-    assert mf.export_classifier(trained, tmp_path / "f", method="nearest").method == "nearest"
-    assert trained.method == "softmax"
+def test_head_argument_leaves_the_classifier_as_it_was(trained, tmp_path):
+    assert mf.export_classifier(trained, tmp_path / "f", head="nearest").head == "nearest"
+    assert trained.head_.name == "softmax"
 
 
 def test_added_class_is_exported(tmp_path):
-    classifier = mf.MCFAClassifier(config("gzsl", epochs=2))
+    classifier = mf.ZeroShotClassifier("eszsl", task="gzsl", options={"selection": "none"})
     classifier.fit(IMAGES, LABELS, make_semantics()[:NEW], class_names=NAMES)
     classifier.add_classes(["new"], make_semantics()[NEW:])
-    mf.export_classifier(classifier, tmp_path / "file", method="nearest")
+    mf.export_classifier(classifier, tmp_path / "file")
     predictor = mf.load_exported(tmp_path / "file")
-    assert predictor.class_names[-1] == "new" and predictor.scores(TEST_IMAGES).shape[1] == NEW + 1
+    assert predictor.class_names[-1] == "new"
+    np.testing.assert_allclose(
+        predictor.scores(TEST_IMAGES), classifier.decision_function(TEST_IMAGES), atol=2e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,7 +162,7 @@ def test_suffix_chooses_the_format(trained, tmp_path, name, kind):
 
 
 def test_onnx_file_is_a_valid_model_with_a_free_number_of_rows(classifier, files):
-    path, metadata = files(classifier.method, "onnx")
+    path, metadata = files(classifier.head_.name, "onnx")
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     properties = {entry.key: entry.value for entry in model.metadata_props}
@@ -207,7 +176,7 @@ def test_onnx_file_is_a_valid_model_with_a_free_number_of_rows(classifier, files
 @pytest.mark.parametrize("trained", ["gzsl"], indirect=True)
 def test_torchscript_runs_without_this_library(trained, tmp_path):
     """In a process that cannot import mcfa_fast, and so has no operators of it."""
-    mf.export_classifier(trained, tmp_path / "a.pt", method="nearest")
+    mf.export_classifier(trained, tmp_path / "a.pt", head="nearest")
     np.save(tmp_path / "features.npy", TEST_IMAGES)
     code = """
 import json, sys
@@ -226,23 +195,22 @@ print(json.dumps([names[k] for k in scores.argmax(dim=1).tolist()]))
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    expected = [NAMES[index] for index in trained.set_params(method="nearest").predict(TEST_IMAGES)]
+    expected = [NAMES[index] for index in trained.with_head("nearest").predict(TEST_IMAGES)]
     assert json.loads(result.stdout) == expected
 
 
 def test_huge_and_tiny_latents_have_cosines_too(trained):
     """Norms that float32 cannot hold; as in LatentIndex."""
-    module = DeployedClassifier(trained.set_params(method="nearest", calibration=0.0))
+    module = DeployedClassifier(trained.with_head("nearest"))
     latents = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     expected = module.head(latents)
     for factor in (1e30, 1e-30):
         torch.testing.assert_close(module.head(latents * factor), expected, atol=1e-6, rtol=0)
     assert (module.head(torch.zeros(1, 8)) == 0).all()
-    trained.set_params(calibration=CALIBRATION)
 
 
 def test_wrong_width_is_an_error_of_the_module_itself(classifier, files):
-    path, _ = files(classifier.method, "torchscript")
+    path, _ = files(classifier.head_.name, "torchscript")
     for module in (DeployedClassifier(classifier), torch.jit.load(path)):
         for shape in ((3, 5), (12,), (1, 3, 12)):
             with pytest.raises(Exception, match=r"features: expected \[N, 12\]"):
@@ -255,7 +223,7 @@ def test_wrong_width_is_an_error_of_the_module_itself(classifier, files):
         (IMAGES[:, 1:], "features: expected 12 columns, got 11"),
         (IMAGES[0], r"features: expected shape \[N, F\]"),
         (np.full((2, 12), np.nan), "features: NaN or infinity in row 0"),
-        (IMAGES.astype(str), "features: expected float"),
+        (IMAGES.astype(str), "features: expected real numbers"),
     ],
 )
 def test_predictor_rejects(exported, features, message):
@@ -264,11 +232,25 @@ def test_predictor_rejects(exported, features, message):
         predictor.scores(features)
 
 
+def test_predictor_refuses_scores_that_are_not_finite(trained, tmp_path):
+    metadata = mf.export_classifier(trained, tmp_path / "a")
+
+    def module(rows):
+        scores = torch.zeros(len(rows), len(metadata.class_names))
+        scores[rows[:, 0] > 1e30, 1] = torch.inf
+        return scores
+
+    images = np.tile(TEST_IMAGES, (100, 1))
+    images[9000, 0] = 2e30
+    with pytest.raises(ValueError, match="the scores of row 9000 are not finite"):
+        TorchPredictor(metadata, module).scores(images)
+
+
 def test_export_rejects(trained, tmp_path):
     with pytest.raises(ValueError, match=r"format: expected one of .* got 'pickle'"):
         mf.export_classifier(trained, tmp_path / "a", format="pickle")
-    with pytest.raises(ValueError, match=r"method: expected one of .* got 'forest'"):
-        mf.export_classifier(trained, tmp_path / "a", method="forest")
+    with pytest.raises(ValueError, match=r"head: mcfa has softmax, .* got 'forest'"):
+        mf.export_classifier(trained, tmp_path / "a", head="forest")
     with pytest.raises(NotFittedError):
         mf.export_classifier(mf.MCFAClassifier(), tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
@@ -281,7 +263,7 @@ def test_a_classifier_that_computes_something_else_is_not_exported(trained, tmp_
         mf.MCFAClassifier, "decision_function", lambda self, features: scores(self, features) * 1.01
     )
     with pytest.raises(ValueError, match="it does not compute what would be deployed"):
-        mf.export_classifier(trained, tmp_path / "a", method="nearest")
+        mf.export_classifier(trained, tmp_path / "a", head="nearest")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -294,7 +276,7 @@ def test_onnx_without_its_packages_says_what_to_install(trained, tmp_path, monke
 
 @pytest.mark.parametrize("trained", ["zsl"], indirect=True)
 def test_unseen_columns_of_a_zsl_softmax_are_not_calibrated(trained, tmp_path):
-    metadata = mf.export_classifier(trained, tmp_path / "a", method="softmax")
+    metadata = mf.export_classifier(trained, tmp_path / "a", head="softmax")
     assert metadata.class_indices == tuple(UNSEEN.tolist()) and not any(metadata.seen)
     sums = np.exp(mf.load_exported(tmp_path / "a").scores(TEST_IMAGES)).sum(axis=1)
     np.testing.assert_allclose(sums, 1, atol=1e-6)

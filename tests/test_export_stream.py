@@ -1,12 +1,15 @@
 """Classifying files: what is written, in how much memory, and what is refused."""
 
+import copy
 import csv
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from zero_shot_data import NEW, SEEN, config, make_images, make_semantics
 
 import mcfa_fast as mf
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def classifier(one_thread):
-    classifier = mf.MCFAClassifier(config("gzsl", epochs=3))
+    classifier = mf.MCFAClassifier(config("gzsl", epochs=1, **{"softmax.epochs": 1}))
     return classifier.fit(*make_images(SEEN, rows=20), make_semantics()[:NEW], class_names=NAMES)
 
 
@@ -64,7 +67,7 @@ def test_npy_holds_the_best_classes(classifier, tmp_path, top):
     np.testing.assert_allclose(records["score"], probabilities[:, :top], rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f8", np.uint8])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.usefixtures("small_chunks")
 def test_kinds_of_files(classifier, tmp_path, dtype, order):
@@ -103,11 +106,11 @@ def test_a_bad_row_far_down_is_named_and_leaves_the_old_output(classifier, tmp_p
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (IMAGES[:, 1:], r"in\.npy: expected shape \[N, 12\] with N >= 1, got \[120, 11\]"),
-        (IMAGES[0], r"in\.npy: expected shape \[N, 12\]"),
-        (IMAGES[:0], r"in\.npy: expected shape \[N, 12\]"),
-        (IMAGES.astype("S3"), "features: expected float"),
-        (IMAGES.astype(">f4"), "native byte order"),
+        (IMAGES[:, 1:], r"in\.npy: expected shape \[N, 12\], got \[120, 11\]"),
+        (IMAGES[0], r"in\.npy\): expected shape \[N, F\] with N, F >= 1, got \(12,\)"),
+        (IMAGES[:0], r"in\.npy\): expected shape \[N, F\] with N, F >= 1"),
+        (IMAGES.astype("S3"), r"in\.npy\): expected real numbers, got dtype \|S3"),
+        (np.full((2, 12), 1e300), r"in\.npy: NaN or infinity in row 0 \(in float32\)"),
         (IMAGES.astype(object), "pickled objects are never loaded"),
     ],
 )
@@ -131,6 +134,66 @@ def test_bad_options(classifier, tmp_path):
         classify_file(classifier, tmp_path / "in.npy", tmp_path / "out", format="xml")
 
 
+@pytest.mark.parametrize("name", ["in.npy", "link", "hard", "folder/../in.npy"])
+def test_the_features_are_not_written_over(classifier, tmp_path, name):
+    """Under whatever name."""
+    np.save(tmp_path / "in.npy", IMAGES)
+    (tmp_path / "link").symlink_to("in.npy")
+    os.link(tmp_path / "in.npy", tmp_path / "hard")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="output: .* is read by this command"):
+        classify_file(classifier, tmp_path / "in.npy", tmp_path / name)
+    assert np.array_equal(np.load(tmp_path / "in.npy"), IMAGES)
+
+
+def test_a_system_that_scores_itself(tmp_path):
+    np.save(tmp_path / "in.npy", IMAGES)
+    classifier = mf.ZeroShotClassifier("eszsl", options={"selection": "none"})
+    classifier.fit(*make_images(SEEN, rows=20), make_semantics()[:NEW])
+    classify_file(classifier, tmp_path / "in.npy", tmp_path / "out", format="npy")
+    assert np.array_equal(np.load(tmp_path / "out")["class"][:, 0], classifier.predict(IMAGES))
+
+
+def nan_calibration(classifier):
+    return classifier.with_head("nearest").set_params(calibration=np.nan)
+
+
+def far_class(classifier):
+    """As a saved classifier may be to which such a class was added without a check."""
+    changed = copy.deepcopy(classifier)
+    changed.table_.semantics[NEW - 1] *= 1e6
+    changed.heads_["softmax"].layer.linear.weight.data[NEW - 1] = torch.nan
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (nan_calibration, "the calibration is nan"),
+        (far_class, "the descriptor of class .* has values .* times as large"),
+    ],
+)
+def test_scores_that_are_not_finite_are_not_written(classifier, tmp_path, change, message):
+    np.save(tmp_path / "in.npy", IMAGES)
+    with pytest.raises(ValueError, match=rf"in\.npy: the scores of row 0 are not .*: {message}"):
+        classify_file(change(classifier), tmp_path / "in.npy", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_row_whose_scores_are_not_finite_is_named(tmp_path):
+    classifier = mf.ZeroShotClassifier(config("zsl", epochs=1, head="nearest"))
+    classifier.fit(*make_images(SEEN, rows=20), make_semantics()[:NEW])
+    classifier.system_.model.visual.encoder.hidden.weight.data *= 1000
+    classifier.system_.finish()
+    features = IMAGES.copy()
+    features[30] = 3e38
+    np.save(tmp_path / "in.npy", features)
+    message = r"the scores of row 30 are not finite: values of features as large as 3e\+38"
+    with pytest.raises(ValueError, match=message):
+        classify_file(classifier, tmp_path / "in.npy", tmp_path / "out")
+
+
 MEASURE = """
 import json, resource, sys
 import torch
@@ -138,7 +201,7 @@ import mcfa_fast as mf
 from mcfa_fast.export.stream import classify_file
 
 torch.set_num_threads(1)
-classifier = mf.MCFAClassifier.load(sys.argv[1])
+classifier = mf.ZeroShotClassifier.load(sys.argv[1])
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -153,7 +216,7 @@ print(json.dumps({"growth": peak() - before, "rows": rows}))
 def test_memory_does_not_grow_with_the_file(tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.random((100, 512)), np.repeat(np.arange(10), 10)
-    classifier = mf.MCFAClassifier(config("gzsl", epochs=1))
+    classifier = mf.MCFAClassifier(config("gzsl", epochs=1, **{"softmax.epochs": 1}))
     classifier.fit(images, labels, make_semantics()[:NEW]).save(tmp_path / "classifier")
     rows = 40_000
     for name, size in (("small", 6_000), ("large", rows)):
