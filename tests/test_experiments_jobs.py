@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mcfa_fast.studies import JobLog, JobResult, run_jobs
-from mcfa_fast.experiments.jobs import WORKER_DIED, in_workers
-from mcfa_fast.storage.checkpoint import CheckpointError
+from mcfa_fast.experiments import JobLog, JobResult, run_jobs
+from mcfa_fast.experiments.jobs import WORKER_DIED, _safe_path, in_workers
+from mcfa_fast.storage import CheckpointError
 
 
 def square(job):
@@ -171,6 +171,36 @@ def test_a_damaged_line_is_named(line, tmp_path):
         JobLog(path)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+def test_workers_run_no_code_of_the_current_folder(tmp_path):
+    """Modules of the standard library that a new interpreter imports, some of them at once."""
+    for name in ("random", "pickle", "struct", "signal", "socket", "tempfile", "selectors"):
+        (tmp_path / f"{name}.py").write_text(f"open({name!r} + '.ran', 'w').close()\n")
+    path = tmp_path / "jobs"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("PYTHONSAFEPATH", None)
+    done = subprocess.run(
+        [sys.executable, __file__, str(path), "quick"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [result.error for result in JobLog(path).results] == [None, None]
+    assert list(tmp_path.glob("*.ran")) == []
+
+
+@pytest.mark.parametrize("before", [None, "", "1"])
+def test_the_environment_is_as_it_was(before, monkeypatch):
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    if before is not None:
+        monkeypatch.setenv("PYTHONSAFEPATH", before)
+    with _safe_path():
+        assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert os.environ.get("PYTHONSAFEPATH") == before
+
+
 def alive(pid):
     try:
         os.kill(pid, 0)
@@ -202,5 +232,6 @@ def test_a_killed_run_leaves_no_workers_and_resumes(tmp_path):
 
 
 if __name__ == "__main__":
-    planned = [*jobs(1, 2), *jobs(3, trouble="slow")]
+    slow = [] if sys.argv[2:] == ["quick"] else jobs(3, trouble="slow")
+    planned = [*jobs(1, 2), *slow]
     run_jobs(planned, square, JobLog(Path(sys.argv[1])))
