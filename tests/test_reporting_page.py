@@ -287,9 +287,9 @@ def test_several_runs_are_compared_first(runs, tmp_path):
 
 
 def test_runs_in_folders_of_one_name_are_told_apart(runs, tmp_path):
-    copy = shutil.copytree(runs["zsl"], tmp_path / "other" / "zsl")
-    _, _, contents = report(tmp_path, runs["zsl"], copy)
-    assert [content.name for content in contents] == [str(runs["zsl"]), str(copy)]
+    copy = shutil.copytree(runs["solved"], tmp_path / "other" / "solved")
+    _, _, contents = report(tmp_path, runs["solved"], copy)
+    assert [content.name for content in contents] == [str(runs["solved"]), str(copy)]
 
 
 @pytest.mark.parametrize(
@@ -320,13 +320,13 @@ def test_what_hangs_on_a_missing_file_is_left_out_with_a_sentence(
 
 
 def test_data_that_has_moved(runs, pages, tmp_path):
-    copy = copy_without(runs["gzsl"], tmp_path)
+    copy = copy_without(runs["dual"], tmp_path)
     source = json.loads((copy / "data.json").read_text())
     (copy / "data.json").write_text(json.dumps(source | {"data": "gone"}))
     _, page, contents = report(tmp_path, copy)
     assert "gone" in contents[0].embeddings.missing and "--data" in page.text
     _, page, _ = report(tmp_path, copy, data=source["data"])
-    assert page.tags["svg"] == pages["gzsl"][1].tags["svg"]
+    assert page.tags["svg"] == pages["dual"][1].tags["svg"]
     with pytest.raises(ValueError, match="digits: its classes are not those"):
         report(tmp_path, copy, data="digits")
 
