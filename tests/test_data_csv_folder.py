@@ -7,7 +7,7 @@ import pytest
 import scipy.io
 from data_helpers import TINY_LABELS, assert_proper, tiny_arrays, write_csv_folder
 
-from mcfa_fast.data import DatasetError, MissingFileError, load, save_folder
+from mcfa_fast.data import DatasetError, MissingFileError, load, mat_file, save_folder
 from mcfa_fast.data.mat_file import read_mat
 
 
@@ -61,6 +61,61 @@ def test_variants_of_the_files(folder):
     assert load(folder, semantics="bert", features="other.csv").features.shape == (30, 6)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("header", ["", "a,b,c,d,e,f\n", '"x 0",1,2,3,4,5\n'])
+def test_header_and_byte_order_mark(folder, header, encoding):
+    path = folder / "rest18_tune.csv"
+    path.write_text(header + path.read_text(), encoding=encoding)
+    np.testing.assert_array_equal(load(folder).features, tiny_arrays()["features"])
+
+
+@pytest.mark.parametrize("shift", [0, 1000])
+def test_the_unnamed_index_that_pandas_writes_is_no_feature(folder, shift):
+    path = folder / "rest18_tune.csv"
+    rows = [f"{shift + row},{line}" for row, line in enumerate(path.read_text().splitlines())]
+    path.write_text("\n".join([",0,1,2,3,4,5", *rows]))
+    np.testing.assert_array_equal(load(folder).features, tiny_arrays()["features"])
+    if shift == 0:  # without a header nothing else says that it is one
+        path.write_text("\n".join(rows))
+        with pytest.warns(UserWarning, match=r"rest18_tune\.csv: the first column counts the rows"):
+            assert load(folder).features.shape == (30, 7)
+
+
+@pytest.mark.parametrize("written", ["%d", "%.18e", "%.1f", "+%d"])
+def test_whole_numbers_in_any_notation(folder, written):
+    for path in (folder / "label_rest18_tune.txt", *folder.glob("*zsl_*/*.txt")):
+        np.savetxt(path, np.loadtxt(path), fmt=written)
+    dataset = load(folder)
+    np.testing.assert_array_equal(dataset.labels, TINY_LABELS)
+    assert_proper(dataset.split("32:1", generalized=True), dataset)
+
+
+@pytest.mark.parametrize("value", ["0.5", "nan", "inf", "1e300", "-1"])
+def test_rows_that_are_no_whole_numbers(folder, value):
+    path = folder / "zsl_32_5split" / "seen_class_loc_32_1.txt"
+    path.write_text(f"{value}\n")
+    with pytest.raises(DatasetError, match="expected whole numbers|-1 is out of range"):
+        load(folder)
+
+
+def test_modules_in_the_current_folder_are_not_run(folder, monkeypatch, tmp_path):
+    """Reading an uncompressed .mat file starts another interpreter."""
+    marker = tmp_path / "ran"
+    for name in ("random", "scipy", "numpy", "struct"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').close()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    np.testing.assert_array_equal(load(folder).semantics, tiny_arrays()["semantics"])
+    assert not marker.exists()
+
+
+def test_a_file_that_crashes_the_reader_is_refused(folder, monkeypatch):
+    """As a file does whose sizes and types contradict each other: the other interpreter dies."""
+    monkeypatch.setattr(mat_file, "_TRIAL", "import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(DatasetError, match=r"bert\.mat: .* contradict each other"):
+        load(folder)
+
+
 def test_without_splits(folder):
     for file in folder.glob("*zsl_*/*"):
         file.unlink()
@@ -104,11 +159,11 @@ def test_missing_choice(folder):
     [
         ("rest18_tune.csv", "", "rest18_tune.csv: cannot be read as a table of numbers"),
         ("rest18_tune.csv", "1,2\n3\n", "rest18_tune.csv: cannot be read as a table .* row"),
-        ("rest18_tune.csv", "a,b\n3,4\n", "rest18_tune.csv: cannot be read .*'a'"),
+        ("rest18_tune.csv", "a,b\n3,c\n", "rest18_tune.csv: cannot be read .*'c'"),
         ("rest18_tune.csv", "1,2\n3,4\n", r"labels: expected shape \(2,\)"),
         ("rest18_tune.csv", "1\n" * 29 + "nan\n", "features: NaN or infinity in row 29"),
         ("label_rest18_tune.txt", "0\n" * 30, "label_rest18_tune.txt: .* from 1 up, got 0"),
-        ("label_rest18_tune.txt", "1.5\n" * 30, "label_rest18_tune.txt: cannot be read"),
+        ("label_rest18_tune.txt", "1.5\n" * 30, "tune.txt: expected whole numbers, got 1.5"),
         ("label_rest18_tune.txt", "6\n" * 30, r"labels: row 0 has label 5"),
         ("bert.mat", "x", "bert.mat: cannot be read as a MATLAB file"),
         ("zsl_32_5split/seen_class_loc_32_1.txt", "30\n", "train: 30 is out of range"),

@@ -58,6 +58,76 @@ def test_features_stay_on_disk(folder):
     assert isinstance(features, NpyFile) and features.path == folder / "features.npy"
 
 
+INDICES = {name: index for index, name in enumerate(TINY_NAMES)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        list(TINY_NAMES),
+        {name: INDICES[name] for name in sorted(INDICES, reverse=True)},
+        {str(index): TINY_NAMES[index] for index in (3, 1, 0, 4, 2)},
+    ],
+)
+def test_class_names_by_their_indices(folder, content):
+    (folder / "class_names.json").write_text(json.dumps(content), encoding="utf-8-sig")
+    assert load(folder).class_names == TINY_NAMES
+
+
+def test_class_names_that_are_numbers(folder):
+    (folder / "splits.json").unlink()
+    content = {"4": 0, "0": 1, "1": 2, "2": 3, "3": 4}
+    (folder / "class_names.json").write_text(json.dumps(content))
+    assert load(folder).class_names == ("4", "0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({**INDICES, "port": 0}, r"expected each of the indices 0\.\.4 once, got \[0, 1, 3, 4\]"),
+        ({**INDICES, "port": 5}, r"expected each of the indices 0\.\.4 once"),
+        ({**INDICES, "port": -1}, r"expected each of the indices"),
+        ({**INDICES, "port": True}, "expected a list of names, an object of names"),
+        ({**INDICES, "port": 2.0}, "expected a list of names, an object of names"),
+        ({"0": "a", "01": "b"}, "expected a list of names"),
+        ({"0": "a", "1": "a"}, "'a' occurs more than once"),
+        ({"0": "a", "2": "b"}, r"indices 0\.\.1 once, got \[0, 2\]"),
+        ({"0": ["a"], "1": "b"}, "expected non-empty strings"),
+        ({}, "expected at least one class"),
+        (["a", "\ud800"], "half of a surrogate pair"),
+    ],
+)
+def test_class_names_without_an_order(folder, content, message):
+    (folder / "class_names.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"class_names\.json: class_names: .*" + message):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("class_names.json", '["beach"', '{"beach": 0, "beach": 1}, ["beach"'),
+        ("splits.json", '{"class_names"', '{"class_splits": {}, "class_names"'),
+        ("splits.json", '"port": {', '"port": {"train_idx": [], '),
+    ],
+)
+def test_keys_that_occur_twice(folder, file, old, new):
+    text = (folder / file).read_text()
+    assert old in text
+    content = text.replace(old, new)
+    (folder / file).write_text(f"[{content}" if file == "class_names.json" else content)
+    with pytest.raises(DatasetError, match=rf"{file}: cannot be read as JSON: .*more than once"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "labels", [TINY_LABELS * 1.0, TINY_LABELS[:, None], TINY_LABELS[:, None].astype(">f4")]
+)
+def test_labels_as_others_write_them(folder, labels):
+    np.save(folder / "labels.npy", labels)
+    np.testing.assert_array_equal(load(folder).labels, TINY_LABELS)
+
+
 def test_relative_paths(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert load(".").name == "tiny"
@@ -182,6 +252,10 @@ def test_nothing_is_unpickled(folder, file):
         ("features.npy", np.zeros((0, 6)), r"features.npy"),
         ("features.npy", np.zeros((29, 6)), r"tiny: labels: expected shape \(29,\)"),
         ("labels.npy", TINY_LABELS + 1, "tiny: labels: row 4 has label 5"),
+        ("labels.npy", TINY_LABELS + 0.5, "labels.npy: expected whole numbers, got 0.5"),
+        ("labels.npy", np.full(30, np.nan), "labels.npy: expected whole numbers, got nan"),
+        ("labels.npy", np.full(30, 2**64 - 1, np.uint64), "label 18446744073709551615, but"),
+        ("labels.npy", np.zeros((30, 2), int), r"labels: expected shape \(30,\)"),
         ("semantics.npz", np.zeros((4, 3)), r"tiny: semantics: expected shape \(5, A\)"),
     ],
 )
@@ -225,6 +299,8 @@ def test_features_of_any_real_type(folder, dtype):
         (lambda s: s["class_splits"]["3/2"][1].update(seen_idx=[1, 4]), "both seen and unseen"),
         (lambda s: s["class_splits"]["3/2"][1].update(seen_idx=[1, None]), "list of integers"),
         (lambda s: s["class_splits"]["3/2"][1].update(seen_idx=[2**70]), "list of integers"),
+        (lambda s: s["class_splits"]["3/2"][1].update(seen_idx=[3, True]), "list of integers"),
+        (lambda s: s["class_splits"]["3/2"][1].update(seen_idx=[2**64 - 1]), "out of range"),
         (lambda s: s.update(class_names=TINY_NAMES[::-1]), "class_names differ"),
         (lambda s: s.update(gzsl_partition=[]), "gzsl_partition is not an object"),
         (lambda s: s["gzsl_partition"].update(x={}), "gzsl_partition names 'x'"),

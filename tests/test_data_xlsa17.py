@@ -65,8 +65,23 @@ def test_choices(folder):
     assert load(folder, features="vit.mat", semantics="att").semantics.shape == (32, 64)
     with pytest.raises(DatasetError, match="no variable original_att"):
         load(folder, features="vit", semantics="original_att")
-    with pytest.raises(DatasetError, match="no semantics 'text'; there are: att, original_att"):
+    with pytest.raises(DatasetError, match="no semantics 'text'; there are: att, original_att$"):
         load(folder, features="vit", semantics="text")
+
+
+def test_flowers_have_no_names_and_descriptors_from_sentences(folder):
+    named = load(folder)
+    edit_mat(folder / "att_splits.mat", allclasses_names=None)
+    dataset = load(folder)
+    assert dataset.class_names == tuple(f"class_{index:03d}" for index in range(32))
+    np.testing.assert_array_equal(dataset.semantics, named.semantics)
+    edit_mat(folder / "att_splits.mat", att=2 * named.semantics.T)
+    (folder / "att_splits.mat").rename(folder / "sent_splits.mat")
+    with pytest.raises(DatasetError, match="no semantics 'att'; there are: sent$"):
+        load(folder)
+    dataset = load(folder, semantics="sent")
+    np.testing.assert_array_equal(dataset.semantics, 2 * named.semantics)
+    assert dataset.split_names == ("ps",)
 
 
 def test_real_folder_without_features():

@@ -57,6 +57,8 @@ def check_class_names(class_names: Any) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not name:
             raise DatasetError(f"class_names: expected non-empty strings, got {name!r:.60}")
+        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise DatasetError(f"class_names: {name!r:.60} has half of a surrogate pair")
         if name in seen:
             raise DatasetError(f"class_names: {name!r} occurs more than once")
         seen.add(name)
@@ -72,14 +74,13 @@ def check_labels(labels: Any, rows: int, classes: int) -> np.ndarray:
         )
     if labels.dtype.kind not in "iu":
         raise DatasetError(f"labels: expected integers, got dtype {labels.dtype}")
-    labels = labels.astype(np.int64)
     outside = (labels < 0) | (labels >= classes)
     if outside.any():
         row = int(outside.argmax())
         raise DatasetError(
             f"labels: row {row} has label {labels[row]}, but classes are 0..{classes - 1}"
         )
-    return labels
+    return labels.astype(np.int64)
 
 
 def check_semantics(semantics: Any, classes: int) -> np.ndarray:
@@ -109,12 +110,15 @@ def check_indices(values: Any, what: str, size: int) -> np.ndarray:
         array = np.asarray(values)
     except ValueError:
         array = None
-    if array is None or array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+    is_flat = array is not None and array.ndim == 1
+    if is_flat and not isinstance(values, np.ndarray):  # True is no 1
+        is_flat = not any(isinstance(value, bool | np.bool_) for value in values)
+    if not is_flat or (array.size and array.dtype.kind not in "iu"):
         raise DatasetError(f"{what}: expected a flat list of integers, got {values!r:.60}")
-    array = array.astype(np.int64)
     if array.size and not (array.min() >= 0 and array.max() < size):
         bad = array[(array < 0) | (array >= size)][0]
         raise DatasetError(f"{what}: {bad} is out of range 0..{size - 1}")
+    array = array.astype(np.int64)
     values, counts = np.unique(array, return_counts=True)
     if (counts > 1).any():
         raise DatasetError(f"{what}: {values[counts > 1][0]} occurs more than once")

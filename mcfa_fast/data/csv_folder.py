@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ def load_csv_folder(
     """Load a folder in the layout of the authors' public code.
 
     =========================================== ===================================================
-    ``NAME.csv``                                features ``[N, F]``, no header; kept as float32
+    ``NAME.csv``                                features ``[N, F]``, kept as float32; a header, and
+                                                under it an index without a name, are left out
     ``label_NAME.txt``, or one ``label*.txt``   labels that count from 1, one per line
     one ``.mat`` file                           one variable ``[C, A]``, the descriptors
     ``zsl_RATIO_5split/``                       ``seen_class_loc_RATIO_K.txt`` and
@@ -51,12 +53,36 @@ def load_csv_folder(
     labels = to_zero_based(read_text(labels_path, np.int64, dimensions=1), str(labels_path))
     return Dataset(
         name=path.resolve().name,
-        features=read_text(features_path, np.float32, dimensions=2),
+        features=_read_features(features_path),
         labels=labels,
         class_names=tuple(f"class_{label:02d}" for label in range(len(table))),
         semantics=table,
         splits=_read_splits(path),
     )
+
+
+def _read_features(path: Path) -> np.ndarray:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        names = [name.strip().strip('"') for name in file.readline().split(",")]
+    has_header = not all(_is_number(name) for name in names) and any(names)
+    table = read_text(path, np.float32, dimensions=2, skip=int(has_header))
+    if has_header and not names[0] and table.shape[1] > 1:
+        return np.ascontiguousarray(table[:, 1:])
+    if len(table) > 2 and (table[:, 0] == np.arange(len(table))).all():
+        warnings.warn(
+            f"{path}: the first column counts the rows from 0, as an index does; it is taken as a "
+            "feature",
+            stacklevel=2,
+        )
+    return table
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _labels_file(path: Path, features_path: Path) -> Path:

@@ -121,7 +121,8 @@ class Dataset:
                     "one with split('S/U:seed=0'), S seen and U unseen classes"
                 )
             name = self.split_names[0]
-        if name in self.split_names:
+        splits: ClassSplits | RowSplits
+        if self.splits is not None and name in self.splits.names:
             splits = self.splits
         elif drawn := _DRAWN.fullmatch(name):
             with_rows = np.unique(self.labels)

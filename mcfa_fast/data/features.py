@@ -179,7 +179,7 @@ class FeatureRows:
 
 def _checked_matrix(values: Any) -> Tensor | np.ndarray | NpyFile:
     if isinstance(values, Tensor):
-        matrix = values.detach()
+        matrix: Any = values.detach()
     else:
         matrix = values if isinstance(values, NpyFile) else np.asanyarray(values)
     if isinstance(matrix, Tensor):

@@ -75,21 +75,45 @@ def read_npz(path: Path, name: str) -> np.ndarray:
 
 
 def read_json(path: Path) -> Any:
-    """Read a UTF-8 JSON file."""
+    """Read a UTF-8 JSON file, in which no object may have a key twice."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
 
 
-def read_text(path: Path, dtype: type, *, dimensions: int) -> np.ndarray:
-    """Read a file of numbers without header, comma-separated when two-dimensional."""
+def read_text(path: Path, dtype: type[Any], *, dimensions: int, skip: int = 0) -> np.ndarray:
+    """Read a file of numbers in any notation, comma-separated when two-dimensional.
+
+    Args:
+        path: The file.
+        dtype: Of the numbers; for an integer type they have to be whole.
+        dimensions: 1 or 2.
+        skip: Lines to skip at the beginning.
+    """
+    integral = np.issubdtype(dtype, np.integer)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an empty file is no more than a warning to numpy
-            return np.loadtxt(path, dtype=dtype, delimiter=",", comments=None, ndmin=dimensions)
+            options: Any = {"ndmin": dimensions, "delimiter": ",", "comments": None}
+            values = np.loadtxt(
+                path,
+                dtype=np.float64 if integral else dtype,
+                skiprows=skip,
+                encoding="utf-8-sig",
+                **options,
+            )
     except (OSError, ValueError, Warning) as error:
         raise _unreadable(path, "table of numbers", error) from error
+    return whole_numbers(values, str(path)).astype(dtype) if integral else values
+
+
+def whole_numbers(values: np.ndarray, what: str) -> np.ndarray:
+    """Turn floating numbers that are whole, and small enough to be exact, into int64."""
+    bad = ~((np.abs(values) < 2**53) & (values == np.floor(values)))
+    if bad.any():
+        raise DatasetError(f"{what}: expected whole numbers, got {values[bad][0]}")
+    return values.astype(np.int64)
 
 
 def to_zero_based(values: np.ndarray, what: str) -> np.ndarray:
@@ -101,6 +125,15 @@ def to_zero_based(values: np.ndarray, what: str) -> np.ndarray:
     if bad.any():
         raise DatasetError(f"{what}: expected whole numbers from 1 up, got {flat[bad][0]}")
     return flat.astype(np.int64) - 1
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} occurs more than once in an object")
+    return content
 
 
 def _unreadable(path: Path, expected: str, error: Exception) -> DatasetError:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mcfa_fast.data.checks import check_class_names, check_indices, describe_classes
+from mcfa_fast.data.checks import check_indices, describe_classes
+from mcfa_fast.data.class_names import read_class_names
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.data.errors import DatasetError, MissingFileError
-from mcfa_fast.data.files import choose, read_json, read_npy, read_npz, read_npz_names, require
+from mcfa_fast.data.files import choose, read_npy, read_npz, read_npz_names, require, whole_numbers
 from mcfa_fast.data.npy import NpyFile
 from mcfa_fast.data.splits_json import read_splits
 
@@ -25,8 +26,9 @@ def load_folder(
 
     ========================= =====================================================================
     ``features.npy``          numbers ``[N, F]``, read as needed; or several ``features_NAME.npy``
-    ``labels.npy``            integers ``[N]``, indices into ``class_names.json``
-    ``class_names.json``      list of C names
+    ``labels.npy``            whole numbers ``[N]`` or ``[N, 1]``, indices into
+                              ``class_names.json``
+    ``class_names.json``      list of C names, or an object of names and indices or the reverse
     ``semantics.npz``         named descriptors ``[C, A]``. With an array ``NAME_index [C]``, row j
                               of ``NAME`` belongs to class ``NAME_index[j]``. Arrays called
                               ``*_index`` or ``*_names`` are not descriptors
@@ -46,18 +48,24 @@ def load_folder(
     """
     features_path = _features_file(path, features)
     labels_path = require(path / "labels.npy", "the label of every row of features")
-    names_path = require(path / "class_names.json", "the list of class names")
     semantics_path = require(path / "semantics.npz", "the descriptors of the classes")
-    class_names = check_class_names(read_json(names_path))
+    class_names = read_class_names(path / "class_names.json")
     splits_path = path / "splits.json"
     return Dataset(
         name=path.resolve().name,
         features=NpyFile(features_path),
-        labels=read_npy(labels_path),
+        labels=_read_labels(labels_path),
         class_names=class_names,
         semantics=_read_semantics(semantics_path, semantics, class_names),
         splits=read_splits(splits_path, class_names) if splits_path.exists() else None,
     )
+
+
+def _read_labels(path: Path) -> np.ndarray:
+    labels = read_npy(path)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return whole_numbers(labels, str(path)) if labels.dtype.kind == "f" else labels
 
 
 def _features_file(path: Path, name: str | None) -> Path:

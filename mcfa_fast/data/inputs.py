@@ -117,7 +117,7 @@ def as_features(
     check_features(features, values=scan)
     _check_width("features", features.shape[1], width)
     is_computable = features.dtype.isnative and features.dtype.kind == "f"
-    if file_of(features) is None and not is_computable:
+    if isinstance(features, np.ndarray) and file_of(features) is None and not is_computable:
         features = features.astype(np.float32)
     return features
 

@@ -18,7 +18,7 @@ _BUILT_IN = {"digits": digits, "synthetic": synthetic}
 # The first layout with one of its telling files present is taken, in this order.
 _LAYOUTS = (
     (("labels.npy", "class_names.json", "semantics.npz", "features*.npy"), load_folder),
-    (("att_splits.mat", "res101.mat"), load_xlsa17),
+    (("*_splits.mat", "res101.mat"), load_xlsa17),
     (("*.csv", "label*.txt"), load_csv_folder),
 )
 
@@ -57,12 +57,12 @@ def load(
     >>> load("digits")
     Dataset('digits': 1797 rows, 64 features, 10 classes, 26 semantic features, 5 splits)
     """
-    path = locate(path_or_name)
-    if path in _BUILT_IN:
+    place = locate(path_or_name)
+    if place in _BUILT_IN:
         if features is not None or semantics is not None:
-            raise DatasetError(f"{path}: has no other features or semantics to choose")
-        return _BUILT_IN[path]()
-    path = Path(path)
+            raise DatasetError(f"{place}: has no other features or semantics to choose")
+        return _BUILT_IN[place]()
+    path = Path(place)
     if not path.is_dir():
         raise MissingFileError(
             f"{path}: expected a folder or one of {', '.join(_BUILT_IN)}, found "

@@ -14,7 +14,12 @@ from mcfa_fast.data.errors import DatasetError
 
 _FIRST_ELEMENT = slice(128, 132)  # after the header: a type code, in the byte order of the file
 _COMPRESSED = (b"\x0f\0\0\0", b"\0\0\0\x0f")
-_TRIAL = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1], appendmat=False)"
+_TRIAL = """
+import sys
+sys.path += sys.argv[2:]
+import scipy.io
+scipy.io.loadmat(sys.argv[1], appendmat=False)
+"""
 
 
 def read_mat(path: Path, variables: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -48,9 +53,18 @@ def _survive_reading(path: Path) -> None:
     SciPy's reader takes sizes and types on trust, so that a damaged file can crash the interpreter.
     Compressed files, which MATLAB writes by default, carry a checksum.
     """
+    import scipy
+
     with path.open("rb") as file:
         if file.read(_FIRST_ELEMENT.stop)[_FIRST_ELEMENT] in _COMPRESSED:
             return
-    trial = subprocess.run([sys.executable, "-c", _TRIAL, path], capture_output=True, check=False)
+    # Isolated (-I): modules that lie in the current folder are not the ones that are meant.
+    places = {str(Path(module.__file__).parents[1]) for module in (np, scipy)}
+    trial = subprocess.run(
+        [sys.executable, "-I", "-c", _TRIAL, path, *sorted(places)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
     if trial.returncode < 0:
         raise ValueError("its sizes and types contradict each other")

@@ -147,7 +147,7 @@ class NpyFile:
             first = self._offset + line * len(self) * self._row_bytes
             for start, stop in runs:
                 end = place + (stop - start) * self._row_bytes
-                self._fill(memoryview(content)[place:end], first + start * self._row_bytes)
+                self._fill(content.data[place:end], first + start * self._row_bytes)
                 place = end
         if self._present_state() != self._state:
             raise self._changed()

@@ -77,7 +77,7 @@ def splits_to_json(splits: ClassSplits | RowSplits, class_names: Sequence[str]) 
 
 
 def _class_splits(content: Any, path: Path, class_names: Sequence[str]) -> ClassSplits:
-    classes = {}
+    classes: dict[str, Any] = {}
     for ratio, entries in _object(content, "class_splits", path).items():
         if not isinstance(entries, list):
             raise DatasetError(f"{path}: class_splits[{ratio!r}] is not a list")
@@ -90,7 +90,7 @@ def _class_splits(content: Any, path: Path, class_names: Sequence[str]) -> Class
             classes[f"{ratio}:{k}"] = (seen, unseen)
     if "gzsl_partition" not in content:
         return ClassSplits(classes)
-    partition = {}
+    partition: dict[int, Any] = {}
     labels = {name: label for label, name in enumerate(class_names)}
     for name, entry in _object(content, "gzsl_partition", path).items():
         if name not in labels:
@@ -119,7 +119,7 @@ def _object(parent: Any, key: str, path: Path, *, optional: bool = False) -> dic
     return value
 
 
-def _list(entry: Any, key: str, where: str, path: Path) -> list[Any]:
+def _list(entry: Any, key: str, where: str, path: Path) -> Any:
     if not isinstance(entry, dict) or not isinstance(entry.get(key), list):
         raise DatasetError(f"{path}: {where} needs a list {key}")
     return entry[key]

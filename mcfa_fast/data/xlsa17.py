@@ -32,18 +32,20 @@ def load_xlsa17(
         path: The folder.
         features: Stem of the features' file; None is ``"res101"``. The file holds
             ``features [F, N]``, kept as float32, and ``labels [N, 1]`` that count from 1.
-        semantics: ``"att"`` (the default) or ``"original_att"``, ``[A, C]`` in the file.
+        semantics: ``"att"`` (the default) or ``"original_att"`` of ``att_splits.mat``, ``[A, C]``
+            there; another name, such as ``"sent"``, is ``att`` of ``sent_splits.mat``.
+            ``allclasses_names`` may be missing, as it is for the flowers; names are made up then.
 
     Raises:
         DatasetError: if a file is missing, damaged or inconsistent with the other.
     """
     stem = (features or "res101").removesuffix(".mat")
-    splits_path = require(path / "att_splits.mat", "class attributes and splits")
+    attribute, kind = "att", semantics or "att"
+    if kind == "original_att":
+        attribute, kind = kind, "att"
+    splits_path = _splits_file(path, kind)
     features_path = require(path / f"{stem}.mat", "features [F, N] and labels [N, 1]")
-    attribute = semantics or "att"
-    if attribute not in ("att", "original_att"):
-        raise DatasetError(f"{path}: no semantics {attribute!r}; there are: att, original_att")
-    tables = _read(splits_path, (attribute, "allclasses_names", *_SPLIT_ARRAYS))
+    tables = _read(splits_path, (attribute, *_SPLIT_ARRAYS), ("allclasses_names",))
     images = _read(features_path, ("features", "labels"))
     rows = Rows(*(to_zero_based(tables[k], f"{splits_path}: {k}") for k in _SPLIT_ARRAYS))
     if images["features"].dtype.kind not in "fiu":
@@ -56,14 +58,31 @@ def load_xlsa17(
         name=path.resolve().name,
         features=features_table,
         labels=to_zero_based(images["labels"], f"{features_path}: labels"),
-        class_names=tuple(_text(cell, splits_path) for cell in tables["allclasses_names"].ravel()),
+        class_names=_class_names(tables, attribute, splits_path),
         semantics=tables[attribute].T,
         splits=RowSplits(zsl={"ps": rows}, gzsl={"ps": rows}),
     )
 
 
-def _read(path: Path, variables: tuple[str, ...]) -> dict[str, np.ndarray]:
-    content = read_mat(path, variables)
+def _splits_file(path: Path, kind: str) -> Path:
+    file = path / f"{kind}_splits.mat"
+    found = sorted(other.name.removesuffix("_splits.mat") for other in path.glob("*_splits.mat"))
+    if not file.is_file() and found:
+        choices = [*found, *(["original_att"] if "att" in found else [])]
+        raise DatasetError(f"{path}: no semantics {kind!r}; there are: {', '.join(choices)}")
+    return require(file, "class attributes and splits")
+
+
+def _class_names(tables: dict[str, np.ndarray], attribute: str, path: Path) -> tuple[str, ...]:
+    if "allclasses_names" in tables:
+        return tuple(_text(cell, path) for cell in tables["allclasses_names"].ravel())
+    return tuple(f"class_{index:03d}" for index in range(np.shape(tables[attribute])[-1]))
+
+
+def _read(
+    path: Path, variables: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
+    content = read_mat(path, (*variables, *optional))
     missing = [name for name in variables if name not in content]
     if missing:
         raise DatasetError(f"{path}: no variable {', '.join(missing)}")
