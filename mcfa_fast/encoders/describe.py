@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mcfa_fast.data.checks import check_class_names, describe_classes
+from mcfa_fast.data.checks import describe_classes
+from mcfa_fast.data.class_names import read_class_names
 from mcfa_fast.data.errors import DatasetError
 from mcfa_fast.data.files import read_json, read_npz, read_npz_names, require
 from mcfa_fast.data.folder import COMPANIONS
 from mcfa_fast.encoders.sentences import SentenceEncoder
-from mcfa_fast.storage.checkpoint import write_atomically
+from mcfa_fast.storage.atomic import write_atomically
 
 __all__ = ["describe_folder"]
 
@@ -32,8 +34,9 @@ def describe_folder(
     Args:
         folder: has ``class_names.json``; other files of the dataset may come later.
         sentences: a JSON file, an object of class names and lists of sentences about each, see
-            :class:`~mcfa_fast.encoders.sentences.SentenceEncoder`. Other classes in it are left aside.
-        encoder: what turns sentences into descriptors.
+            :class:`~mcfa_fast.encoders.sentences.SentenceEncoder`. Other classes in it are left
+            aside.
+        encoder: what turns sentences into descriptors, by its method ``describe``.
         name: name of the descriptors.
         overwrite: replace descriptors of that name.
 
@@ -50,8 +53,7 @@ def describe_folder(
             f"name: expected one that is not 'file' and does not end in {COMPANIONS}, got {name!r}"
         )
     folder, sentences = Path(folder), Path(sentences)
-    names_path = require(folder / "class_names.json", "the list of class names")
-    class_names = check_class_names(read_json(names_path))
+    class_names = read_class_names(folder / "class_names.json")
     texts = _read_sentences(sentences, class_names)
     path = folder / "semantics.npz"
     stored = read_npz_names(path) if path.exists() else ()
@@ -61,7 +63,8 @@ def describe_folder(
     replaced = (name, *(name + suffix for suffix in COMPANIONS))
     arrays = {key: read_npz(path, key) for key in stored if key not in replaced}
     descriptors = np.stack([_describe(encoder, key, texts[key], sentences) for key in class_names])
-    write_atomically(path, lambda file: np.savez(file, **arrays, **{name: descriptors}))
+    content: dict[str, Any] = {**arrays, name: descriptors}
+    write_atomically(path, lambda file: np.savez(file, **content))
     return descriptors
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from mcfa_fast._extras import require
 
 __all__ = ["DEFAULT_ENCODER", "SentenceEncoder"]
 
@@ -30,16 +33,20 @@ class SentenceEncoder:
             reached. Code that comes with a model is never run.
 
     Raises:
-        ImportError: without ``pip install mcfa_fast[text]``.
+        MissingExtraError: without ``pip install 'mcfa_fast[text]'``.
+        ImportError: where sentence-transformers is installed but does not import, with the cause.
         ValueError: when there is no such model or it cannot be read.
+
+    Example:
+        >>> encoder = SentenceEncoder("all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> encoder.describe(["A runway with parked aircraft.", "Terminals by an apron."]).shape
+        ... # doctest: +SKIP
+        (384,)
     """
 
     def __init__(self, name: str | os.PathLike[str] = DEFAULT_ENCODER) -> None:
         self.name = os.fspath(name)
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise ImportError(f"{error}; sentences need: pip install 'mcfa_fast[text]'") from error
+        load = _loader()
         folder = Path(self.name)
         if not folder.is_dir() and (folder.is_absolute() or self.name.startswith(".")):
             raise ValueError(f"{self.name}: there is no such folder of a sentence encoder")
@@ -50,7 +57,7 @@ class SentenceEncoder:
             )
         local = folder.is_dir() or not _on_hub(self.name)
         try:
-            self._model = SentenceTransformer(
+            self._model = load(
                 self.name, device="cpu", local_files_only=local, trust_remote_code=False
             )
         except Exception as error:  # damaged and absent models raise many kinds
@@ -79,6 +86,19 @@ class SentenceEncoder:
         if not norm > 1e-6:
             raise ValueError(f"sentences: {self.name} gives vectors for them that cancel out")
         return mean / norm
+
+
+def _loader() -> Callable[..., Any]:
+    """The class of sentence-transformers models."""
+    require("text", "a sentence encoder")
+    try:
+        from sentence_transformers import SentenceTransformer
+    except Exception as error:  # what it needs in its turn may be broken in many ways
+        raise ImportError(
+            "a sentence encoder: sentence_transformers is installed but does not import: "
+            f"{type(error).__name__}: {_first_line(error)}"
+        ) from error
+    return SentenceTransformer
 
 
 def _on_hub(name: str) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sentence_model import describe, save_sentence_model
 
+from mcfa_fast import _extras
 from mcfa_fast.encoders.sentences import SentenceEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -106,9 +107,26 @@ def test_a_model_with_code_of_its_own_is_not_run(tmp_path):
 
 
 def test_without_the_package_the_message_says_what_to_install(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(ImportError, match=r"pip install 'mcfa_fast\[text\]'"):
+    monkeypatch.setattr(_extras, "find_spec", lambda name: None)
+    message = r"a sentence encoder: sentence_transformers .* pip install 'mcfa_fast\[text\]'"
+    with pytest.raises(_extras.MissingExtraError, match=message):
         SentenceEncoder(folder)
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        ("import tokenizers_of_another_time", "ModuleNotFoundError: No module named 'tokenizers_o"),
+        ("raise RuntimeError('built for\\nanother torch')", "RuntimeError: built for"),
+    ],
+)
+def test_a_package_that_does_not_import_says_why(folder, monkeypatch, tmp_path, cause, told):
+    (tmp_path / "sentence_transformers.py").write_text(cause)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sentence_transformers")
+    with pytest.raises(ImportError, match="is installed but does not import: " + told) as caught:
+        SentenceEncoder(folder)
+    assert "pip install" not in str(caught.value)
 
 
 @pytest.mark.skipif(
