@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from data_helpers import assert_proper, eszsl_accuracy
+from data_helpers import assert_proper, eszsl_accuracy, write_csv_folder
 
 from mcfa_fast.data import DatasetError, load
 from mcfa_fast.data.digits import ATTRIBUTES
@@ -92,3 +95,46 @@ def test_synthetic_names_a_bad_argument(argument):
 def test_built_in_datasets_have_no_options(option):
     with pytest.raises(DatasetError, match="digits: has no other features or semantics"):
         load("digits", **{option: "512"})
+
+
+LIGHT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"sklearn", "scipy", "pydantic", "faiss", "filelock"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import importlib.util
+original = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in {"sklearn", "scipy"} else original(
+    name, *rest
+)
+import mcfa_fast.encoders, mcfa_fast.search, mcfa_fast.storage
+from mcfa_fast.data import load, save_folder
+from mcfa_fast.data.synthetic import synthetic
+
+folder, mat = sys.argv[1:]
+print(load(save_folder(synthetic(classes=5, instances=4), folder)))
+for name in ("digits", mat):
+    try:
+        load(name)
+    except ImportError as error:
+        print(error)
+"""
+
+
+def test_pytorch_and_numpy_are_enough_until_a_file_needs_more(tmp_path):
+    mat = write_csv_folder(tmp_path / "mat")
+    ran = subprocess.run(
+        [sys.executable, "-c", LIGHT, tmp_path / "folder", mat],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    dataset, *errors = ran.stdout.splitlines()
+    assert dataset.startswith("Dataset('folder': 20 rows")
+    for error, what in zip(errors, ("the dataset 'digits': ", f"{mat / 'bert.mat'}: "), strict=True):
+        assert error.startswith(what) and error.endswith("pip install 'mcfa_fast[zsl]'")

@@ -108,11 +108,9 @@ LARGE_ROWS, LARGE_WIDTH, LARGE_CLASSES = 3 * 2**14, 2**12, 8
 ROOM = 512 * 2**20  # bytes of address space beside what the libraries take
 
 TRAIN = f"""
-import json, resource, sys
+import resource, sys
 import numpy as np
-from mcfa_fast.classifiers.config import RunConfig
-from mcfa_fast.data import load
-from mcfa_fast.experiments.run import run
+from mcfa_fast.cli import app
 
 with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * resource.getpagesize()
@@ -125,14 +123,14 @@ def refused(attempt):
         return True
     return False
 
-folder = sys.argv[1]
-whole = refused(lambda: np.load(folder + "/features.npy"))
-mapped = refused(lambda: np.load(folder + "/features.npy", mmap_mode="r"))
-options = {{"epochs": 1, "selection": "none", "embedding_features": 8, "instances_per_class": 512,
-           "classes_per_batch": 5}}
-config = RunConfig.of("dual-encoder", options=options)
-results = run(config, load(folder), run_dir=sys.argv[2])
-print(json.dumps({{"whole": whole, "mapped": mapped, "heads": list(results)}}))
+path = sys.argv[1] + "/features.npy"
+assert refused(lambda: np.load(path)), "the file can be read as a whole"
+assert refused(lambda: np.load(path, mmap_mode="r")), "the file can be mapped"
+options = dict(epochs=1, selection="none", embedding_features=8, instances_per_class=512,
+               classes_per_batch=5)
+settings = [text for name, value in options.items() for text in ("--set", f"{{name}}={{value}}")]
+app(["train", "--data", sys.argv[1], "--system", "dual-encoder", *settings,
+     "--run-dir", sys.argv[2]])
 """
 
 
@@ -155,7 +153,7 @@ def write_large_folder(path):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
-def test_a_file_larger_than_memory_is_trained_on(tmp_path):
+def test_a_file_larger_than_memory_trains_from_the_command_line(tmp_path):
     folder = write_large_folder(tmp_path / "large")
     assert (folder / "features.npy").stat().st_size > ROOM
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -169,6 +167,6 @@ def test_a_file_larger_than_memory_is_trained_on(tmp_path):
     finally:
         (folder / "features.npy").unlink()
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert found == {"whole": True, "mapped": True, "heads": ["nearest"]}
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert list(results["results"]) == ["nearest"]
     assert (tmp_path / "run" / "classifier.pt").exists()
