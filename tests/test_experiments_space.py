@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcfa_fast.systems.mcfa.config import MCFAConfig
+from mcfa_fast.classifiers import RunConfig
 from mcfa_fast.experiments.space import (
     Choice,
     Range,
@@ -72,38 +72,71 @@ def test_values_get_the_type_of_their_option():
         {
             "learning_rate": Range(1, 2, step=1),
             "batch_size": Range(64.0, 256.0, step=64.0),
+            "softmax.unseen_samples": Range(64.0, 256.0, step=64.0),
             "temperature": Choice((1, 2)),
-            "kl_warmup": Choice((None, [0, 10])),
         },
-        MCFAConfig(),
+        RunConfig.of("mcfa"),
     )
     assert [type(v) for v in found["learning_rate"].values] == [float, float]
     assert [type(v) for v in found["batch_size"].values] == [int] * 4
+    assert [type(v) for v in found["softmax.unseen_samples"].values] == [int] * 4
     assert [type(v) for v in found["temperature"].values] == [float, float]
+    found = resolve_space({"kl_warmup": Choice((None, [0, 10]))}, RunConfig.of("cada-vae"))
     assert found["kl_warmup"].values == (None, (0, 10))
+
+
+def test_options_are_searched_by_their_full_names():
+    space = {"training.epochs": Range(1, 2), "whitening": Choice((0.5,))}
+    found = resolve_space(space, RunConfig.of("mcfa", head="ensemble"))
+    assert list(found) == ["epochs", "nearest.whitening"]
+    assert list(resolve_space({"penalty": Choice((1.0,))}, RunConfig.of("ridge"))) == ["penalty"]
 
 
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({"epoch": Range(1, 2)}, "epoch: no option of MCFAConfig"),
+        ({"epoch": Range(1, 2)}, "epoch: mcfa has no such option; similar are epochs"),
+        ({"penalty": Range(1, 2)}, "penalty: mcfa has no such option"),
         ({"epochs": Range(0, 2)}, "epochs: .*greater than or equal to 1, got 0"),
         ({"temperature": Range(1.0, 1e4)}, "temperature: .*less than or equal to 1000"),
         ({"epochs": Range(1.5, 2)}, "epochs: .*integer.*got 1.5"),
         ({"epochs": Range(1, 4, step=1.5)}, "epochs: expected a step of a whole number, got 1.5"),
+        ({"softmax.epochs": Range(0, 2)}, "softmax.epochs: .*greater than or equal to 1, got 0"),
         ({"positives": Range(1, 2)}, "positives: not a number"),
-        ({"drop_last": Range(0, 1)}, "drop_last: not a number"),
+        ({"drop_last": Range(0, 1)}, "softmax.drop_last: not a number"),
         ({"positives": Choice(("out", "both"))}, "positives: .*'out' or 'in', got 'both'"),
         ({"learning_rate": Choice((1e-3, float("inf")))}, "learning_rate: .*finite"),
-        ({"learning_rate": Choice((1, 1.0))}, "expected different values"),
+        ({"kl_weight": Choice((1, 1.0))}, "expected different values"),
         ({"seed": Range(0, 5)}, "seed: not to be searched, it is given by 'seeds'"),
-        ({"task": Choice(("zsl", "gzsl"))}, "task: not to be searched"),
-        ({"selection": Choice(("last", "test"))}, "selection: 'test' looks at test rows"),
+        ({"task": Choice(("zsl", "gzsl"))}, "task: .*given by the argument 'task'"),
+        ({"head": Choice(("softmax",))}, "head: .*given by the argument 'head'"),
+        ({"selection": Choice(("none", "test"))}, "selection.rule: not to be searched, scores on"),
+        ({"selection.folds": Range(2, 5)}, "selection.folds: not to be searched, scores on folds"),
+        ({"nearest.whitening": Choice((1.0,))}, "the head 'softmax' does not depend on it"),
+        (
+            {"epochs": Range(1, 2), "training.epochs": Range(1, 3)},
+            "training.epochs: expected to be searched once, but it is epochs, too",
+        ),
     ],
 )
 def test_bad_spaces_are_named(space, message):
     with pytest.raises(ValueError, match=message):
-        resolve_space(space, MCFAConfig.reference())
+        resolve_space(space, RunConfig.of("mcfa"))
+
+
+@pytest.mark.parametrize(
+    ("dimension", "inside", "outside"),
+    [
+        (Range(1, 3), (1, 3), (0, 4, None, True, "1")),
+        (Range(1, 9, step=4), (1, 5, 9), (2, 4)),
+        (Range(0.1, 0.4, step=0.1), (0.1, 0.3), (0.15, 0.45)),
+        (Range(0.1, 0.4), (0.1, 0.25), (0.05, 0.41)),
+        (Choice((None, (0, 10))), (None, (0, 10)), ((0, 11), 0)),
+    ],
+)
+def test_a_space_knows_its_values(dimension, inside, outside):
+    assert all(value in dimension for value in inside)
+    assert not any(value in dimension for value in outside)
 
 
 def test_grid_needs_steps():
