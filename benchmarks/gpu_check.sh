@@ -53,7 +53,7 @@ step build 240 bash -c run_build
 if [ $failed -eq 0 ]; then
   tests() { # tests NAME SECONDS ENVIRONMENT EXPRESSION
     step "$1" "$2" env "$3" "$PYTHON" -m pytest -q --maxfail=15 -p no:cacheprovider -c pyproject.toml --rootdir . \
-      tests/test_gpu.py -k "$4"
+      --confcutdir tests/gpu tests/gpu -k "$4"
   }
   tests tests 120 MCFA_FAST_HOPPER=off ""
   # The benchmarks come before the sanitizer: they are what a short lease is for.

@@ -9,19 +9,6 @@ from pathlib import Path
 
 import torch
 
-OPERATORS = (
-    "contrastive_forward",
-    "contrastive_backward",
-    "wasserstein_forward",
-    "wasserstein_backward",
-    "kl_forward",
-    "kl_backward",
-    "l1_forward",
-    "l1_backward",
-    "reparameterize_forward",
-    "reparameterize_backward",
-)
-
 
 def main(folder: str) -> None:
     (path,) = Path(folder, "mcfa_fast").glob("_C*.so")
@@ -32,11 +19,16 @@ def main(folder: str) -> None:
     print(f"{path.name}: {info}")
     if info["cuda"] is None:
         raise SystemExit("the extension was built without CUDA")
-    for name in OPERATORS:
+    operators = sorted(
+        name for name in torch._C._dispatch_get_all_op_names() if name.startswith("mcfa_fast::")
+    )
+    if not operators:
+        raise SystemExit("the extension registers no operators")
+    for name in operators:
         for key in ("CPU", "CUDA", "Meta"):
-            if not torch._C._dispatch_has_kernel_for_dispatch_key(f"mcfa_fast::{name}", key):
-                raise SystemExit(f"mcfa_fast::{name} has no kernel for {key}")
-    print(f"all of {', '.join(OPERATORS)} have CUDA kernels")
+            if not torch._C._dispatch_has_kernel_for_dispatch_key(name, key):
+                raise SystemExit(f"{name} has no kernel for {key}")
+    print(f"all of {', '.join(operators)} have CUDA kernels")
 
 
 if __name__ == "__main__":

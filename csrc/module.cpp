@@ -1,13 +1,13 @@
-// The Python extension module mcfa_fast._C. Importing it registers the operators (library.cpp and the files of each
-// operator), which Python calls through torch.ops; bound here are how it was built and the training loops.
+// The Python extension module mcfa_fast._C. Importing it registers the operators (op.cpp of each of them), which Python
+// calls through torch.ops; bound here are how it was built and the training loops.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
 
-#include "training/softmax.h"
-#include "training/step.h"
+#include "mcfa_step/step.h"
+#include "softmax_classifier/training.h"
 
 namespace py = pybind11;
 
@@ -51,22 +51,23 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled operators of mcfa_fast; see mcfa_fast.functional.";
-  using mcfa_fast::LossWeights;
-  using mcfa_fast::TrainingStep;
-  py::class_<LossWeights>(m, "LossWeights", "What each term counts in the total.")
+  using mcfa_fast::MCFALossWeights;
+  using mcfa_fast::MCFAStep;
+  py::class_<MCFALossWeights>(m, "LossWeights", "What each term counts in the total.")
       .def(
           py::init<double, double, double, double, double, double, double>(), py::kw_only(),
           py::arg("reconstruction"), py::arg("kl"), py::arg("cross_reconstruction"), py::arg("alignment"), py::arg("vtov"), py::arg("vtos"), py::arg("stov"));
-  py::class_<TrainingStep>(m, "TrainingStep", "One training step of MCFA on the CPU; see mcfa_fast.training.step.")
+  py::class_<MCFAStep>(m, "TrainingStep", "One training step of MCFA on the CPU; see mcfa_fast.training.step.")
       .def(
-          py::init([](const std::vector<at::Tensor>& parameters, double temperature, std::string positives,
+          py::init([](const std::vector<at::Tensor>& parameters, double temperature, const std::string& positives,
                       double scale_power, bool noise_per_row, bool count_instances) {
-            return TrainingStep(
-                parameters, {temperature, std::move(positives), scale_power, noise_per_row, count_instances});
+            return MCFAStep(
+                parameters,
+                {temperature, mcfa_fast::parse_positives(positives), scale_power, noise_per_row, count_instances});
           }),
           py::arg("parameters"), py::kw_only(), py::arg("temperature"), py::arg("positives"), py::arg("scale_power"),
           py::arg("noise_per_row"), py::arg("count_instances"))
-      .def("run", torch::wrap_pybind_function_no_gil(&TrainingStep::run));
+      .def("run", torch::wrap_pybind_function_no_gil(&MCFAStep::run));
   using mcfa_fast::SoftmaxTraining;
   py::class_<SoftmaxTraining>(m, "SoftmaxTraining", "Training of a linear softmax classifier by Adam.")
       .def(

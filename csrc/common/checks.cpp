@@ -15,6 +15,10 @@ Reduction parse_reduction(std::string_view reduction) {
   return Reduction::kNone;
 }
 
+std::string_view name_of(Reduction reduction) {
+  return reduction == Reduction::kSum ? "sum" : reduction == Reduction::kMean ? "mean" : "none";
+}
+
 void check_matrix(const at::Tensor& tensor, const char* name, const char* shape) {
   TORCH_CHECK_VALUE(
       tensor.dim() == 2, "expected `", name, "` to have shape ", shape, ", but got ", tensor.dim(),
@@ -44,6 +48,45 @@ void check_same_device(const at::Tensor& tensor, const char* name, const at::Ten
   TORCH_CHECK_VALUE(
       tensor.device() == other.device(), "expected `", name, "` on the device of `", other_name, "` (", other.device(),
       "), but got ", tensor.device());
+}
+
+void check_same_shape(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name) {
+  TORCH_CHECK_VALUE(
+      tensor.sym_sizes() == other.sym_sizes(), "expected `", name, "` to have the shape of `", other_name, "`, ",
+      other.sym_sizes(), ", but got ", tensor.sym_sizes());
+}
+
+namespace {
+
+void check_vector(const at::Tensor& tensor, const char* name, const at::Tensor& rows_of, const char* rows_of_name) {
+  TORCH_CHECK_VALUE(
+      tensor.dim() == 1 && tensor.sym_size(0) == rows_of.sym_size(0), "expected `", name, "` to have shape [",
+      rows_of.sym_size(0), "], a number for each row of `", rows_of_name, "`, but got ", tensor.sym_sizes());
+}
+
+}  // namespace
+
+void check_per_row(const at::Tensor& tensor, const char* name, const at::Tensor& rows_of, const char* rows_of_name) {
+  const auto type = accumulation_type(rows_of.scalar_type());
+  TORCH_CHECK_TYPE(
+      tensor.scalar_type() == type, "expected `", name, "` to be ", type, ", in which sums over `", rows_of_name,
+      "` are accumulated, but got ", tensor.scalar_type());
+  check_same_device(tensor, name, rows_of, rows_of_name);
+  check_vector(tensor, name, rows_of, rows_of_name);
+}
+
+void check_loss_grad(
+    const at::Tensor& grad, const char* name, Reduction reduction, const at::Tensor& rows_of,
+    const char* rows_of_name) {
+  check_floating(grad, name);
+  check_same_device(grad, name, rows_of, rows_of_name);
+  if (reduction == Reduction::kNone) {
+    check_vector(grad, name, rows_of, rows_of_name);
+  } else {
+    TORCH_CHECK_VALUE(
+        grad.dim() == 0, "expected `", name, "` to have no dimensions for reduction '", name_of(reduction), "', but got ",
+        grad.sym_sizes());
+  }
 }
 
 void check_labels(const at::Tensor& labels, const at::Tensor& rows_of, const char* rows_of_name) {

@@ -32,12 +32,9 @@ namespace mcfa_fast {
 #define MCFA_CUDA_LIBRARY mcfa_fast
 #define MCFA_CUDA_KEY CUDA
 
-// An empty grid launches nothing. `shared` is the dynamic shared memory in bytes.
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, const Arguments&... arguments) {
-  if (grid.x == 0) {
-    return;
-  }
+void launch_blocks(
+    void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, const Arguments&... arguments) {
   constexpr int64_t kWithoutAsking = 48 * 1024;
   if (shared > kWithoutAsking) {
     C10_CUDA_CHECK(cudaFuncSetAttribute(
@@ -89,6 +86,11 @@ inline int64_t chunk_columns() {
   return 2048;
 }
 
+// Into how many chunks mma_symmetric_kernel cuts the rows at most.
+inline int64_t most_symmetric_chunks() {
+  return 64;
+}
+
 // a · b in `type`, which 16-bit factors do not narrow to their own.
 inline at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
   return a.scalar_type() == type ? at::mm(a, b) : at::mm(a, b, type);
@@ -98,6 +100,14 @@ inline at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b, at::Sca
 #endif
 
 namespace mcfa_fast {
+
+// An empty grid launches nothing. `shared` is the dynamic shared memory in bytes.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, const Arguments&... arguments) {
+  if (grid.x > 0 && grid.y > 0 && grid.z > 0) {
+    launch_blocks(kernel, grid, threads, shared, arguments...);
+  }
+}
 
 inline unsigned blocks_for(int64_t size, int64_t per_block) {
   return static_cast<unsigned>((size + per_block - 1) / per_block);

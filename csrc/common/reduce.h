@@ -40,15 +40,12 @@ at::Tensor reduced(const at::Tensor& losses, Reduction reduction, int64_t counte
 template <typename T>
 class RowGrads {
  public:
-  RowGrads(const at::Tensor& grad_loss, Reduction reduction, int64_t rows, int64_t counted)
+  // `counted`: the rows that a mean is over.
+  RowGrads(const at::Tensor& grad_loss, Reduction reduction, int64_t counted)
       : values_(grad_loss.to(c10::CppTypeToScalarType<T>::value).contiguous()),
         data_(values_.template const_data_ptr<T>()),
         stride_(values_.dim()),
-        scale_(static_cast<T>(1 / reduction_divisor(reduction, counted))) {
-    TORCH_CHECK_VALUE(
-        values_.dim() == 0 || (values_.dim() == 1 && values_.size(0) == rows),
-        "expected the gradient of a loss to have shape [] or [", rows, "], but got ", values_.sizes());
-  }
+        scale_(static_cast<T>(1 / reduction_divisor(reduction, counted))) {}
 
   T operator[](int64_t row) const {
     return scale_ * data_[row * stride_];

@@ -14,20 +14,20 @@ namespace harness {
 
 void run(dim3 blocks, int threads, int64_t shared, const std::function<void()>& thread);
 
-// What the tests set with harness_set_hopper and harness_set_chunk.
+// What the tests set; see settings.cpp.
 extern int hopper;
 extern int64_t block_size;
 extern int64_t chunk_columns;
+extern int64_t most_symmetric_chunks;
 
 }  // namespace harness
 
 namespace mcfa_fast {
 
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, const Arguments&... arguments) {
-  if (grid.x > 0) {
-    harness::run(grid, threads, shared, [&] { kernel(static_cast<Parameters>(arguments)...); });
-  }
+void launch_blocks(
+    void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared, const Arguments&... arguments) {
+  harness::run(grid, threads, shared, [&] { kernel(static_cast<Parameters>(arguments)...); });
 }
 
 inline int64_t shared_memory_limit() {
@@ -46,6 +46,9 @@ inline int64_t chunk_columns() {
   return harness::chunk_columns;
 }
 
+inline int64_t most_symmetric_chunks() {
+  return harness::most_symmetric_chunks;
+}
 inline at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
   return at::mm(a.to(type), b.to(type));
 }

@@ -1,1 +1,0 @@
-#include "../../csrc/alignment/op.cpp"

@@ -1,1 +1,0 @@
-#include "../../csrc/divergence/op.cpp"

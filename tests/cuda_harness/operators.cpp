@@ -1,3 +1,0 @@
-#include "../../csrc/library.cpp"
-#include "../../csrc/common/checks.cpp"
-#include "../../csrc/contrastive/op.cpp"

@@ -1,1 +1,0 @@
-#include "../../csrc/reconstruction/op.cpp"

@@ -1,1 +1,0 @@
-#include "../../csrc/reparameterization/op.cpp"
