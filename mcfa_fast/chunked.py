@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -74,7 +74,7 @@ def _part(rows: Any, start: int, size: int) -> Any:
     return _like(rows, [_part(value, start, size) for value in rows])
 
 
-def _join(parts: Sequence[Any]) -> Any:
+def _join(parts: list[Any]) -> Any:
     first = parts[0]
     if first is None:
         return None
@@ -83,7 +83,7 @@ def _join(parts: Sequence[Any]) -> Any:
     if isinstance(first, Mapping):
         return {key: _join([part[key] for part in parts]) for key in first}
     if isinstance(first, tuple | list):
-        return _like(first, [_join(column) for column in zip(*parts, strict=True)])
+        return _like(first, [_join(list(column)) for column in zip(*parts, strict=True)])
     raise TypeError(
         "function: expected it to return a tensor, or a tuple, list or mapping of tensors, got "
         + _kind(first)

@@ -136,5 +136,6 @@ def test_pytorch_and_numpy_are_enough_until_a_file_needs_more(tmp_path):
     assert ran.returncode == 0, ran.stderr
     dataset, *errors = ran.stdout.splitlines()
     assert dataset.startswith("Dataset('folder': 20 rows")
-    for error, what in zip(errors, ("the dataset 'digits': ", f"{mat / 'bert.mat'}: "), strict=True):
+    asked = ("the dataset 'digits': ", f"{mat / 'bert.mat'}: ")
+    for error, what in zip(errors, asked, strict=True):
         assert error.startswith(what) and error.endswith("pip install 'mcfa_fast[zsl]'")

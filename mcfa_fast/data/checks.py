@@ -110,10 +110,10 @@ def check_indices(values: Any, what: str, size: int) -> np.ndarray:
         array = np.asarray(values)
     except ValueError:
         array = None
-    is_flat = array is not None and array.ndim == 1
-    if is_flat and not isinstance(values, np.ndarray):  # True is no 1
-        is_flat = not any(isinstance(value, bool | np.bool_) for value in values)
-    if not is_flat or (array.size and array.dtype.kind not in "iu"):
+    if array is not None and not isinstance(values, np.ndarray) and array.ndim == 1:
+        if any(isinstance(value, bool | np.bool_) for value in values):  # True is no 1
+            array = None
+    if array is None or array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise DatasetError(f"{what}: expected a flat list of integers, got {values!r:.60}")
     if array.size and not (array.min() >= 0 and array.max() < size):
         bad = array[(array < 0) | (array >= size)][0]

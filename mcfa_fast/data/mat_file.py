@@ -59,7 +59,7 @@ def _survive_reading(path: Path) -> None:
         if file.read(_FIRST_ELEMENT.stop)[_FIRST_ELEMENT] in _COMPRESSED:
             return
     # Isolated (-I): modules that lie in the current folder are not the ones that are meant.
-    places = {str(Path(module.__file__).parents[1]) for module in (np, scipy)}
+    places = {str(Path(module.__path__[0]).parent) for module in (np, scipy)}
     trial = subprocess.run(
         [sys.executable, "-I", "-c", _TRIAL, path, *sorted(places)],
         stdin=subprocess.DEVNULL,
