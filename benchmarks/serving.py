@@ -68,8 +68,8 @@ def main(
     """Measure the service."""
     rng = np.random.default_rng(0)
     images = rng.random((1000, FEATURES), dtype=np.float32)
-    config = mf.MCFAConfig.paper("gzsl", epochs=1, classifier_epochs=1)
-    classifier = mf.MCFAClassifier(config).fit(
+    options = {"epochs": 1, "softmax.epochs": 1}
+    classifier = mf.ZeroShotClassifier("mcfa", task="gzsl", options=options).fit(
         images, np.arange(1000) % SEEN, rng.random((CLASSES, DESCRIPTOR))
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ def main(
 @contextmanager
 def serving(run_dir: Path) -> Iterator[tuple[subprocess.Popen, int]]:
     """The command on a free port."""
-    command = [sys.executable, "-m", "mcfa_fast.cli", "serve", str(run_dir), "--port", "0"]
+    command = [sys.executable, "-m", "mcfa_fast", "serve", str(run_dir), "--port", "0"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
@@ -103,7 +103,7 @@ def serving(run_dir: Path) -> Iterator[tuple[subprocess.Popen, int]]:
 
 
 def drive(
-    port: int, classifier: mf.MCFAClassifier, images: np.ndarray, case: Case, seconds: float
+    port: int, classifier: mf.ZeroShotClassifier, images: np.ndarray, case: Case, seconds: float
 ) -> Result:
     """All clients of a case at once, each on one connection, one request after the other."""
     features = images[: case.rows]
@@ -158,7 +158,7 @@ def report(table: dict[Case, Result], before: int, growth: int, seconds: float) 
     lines = [
         "# The HTTP service",
         "",
-        f"`mcfa-fast serve` with the softmax classifier: {FEATURES} features, {CLASSES} classes. "
+        f"`mcfa-fast serve` with MCFA's softmax head: {FEATURES} features, {CLASSES} classes. "
         f"Measured by `python benchmarks/serving.py` ({seconds:g} s per row) on {cpu_model()} with "
         f"{os.cpu_count()} cores, which the clients share; mcfa_fast {mf.__version__}, PyTorch "
         f"{torch.__version__}. Every answer was checked.",

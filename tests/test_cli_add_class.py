@@ -31,19 +31,19 @@ def run(run_dir, tmp_path):
 
 def expected(run_dir, descriptor):
     """What the library's own call gives."""
-    classifier = mf.MCFAClassifier.load(run_dir / "classifier.pt")
+    classifier = mf.ZeroShotClassifier.load(run_dir / "classifier.pt")
     return classifier.add_classes(["new"], np.asarray(descriptor)[None])
 
 
 def same_scores(run, classifier):
-    added = mf.MCFAClassifier.load(run / "classifier.pt")
+    added = mf.ZeroShotClassifier.load(run / "classifier.pt")
     assert added.class_names_ == classifier.class_names_
     features = mf.data.load("digits").features[:50]
-    for method in ("softmax", "nearest"):
-        for one in (added, classifier):
-            one.set_params(method=method)
-        scores = added.decision_function(features)
-        assert np.array_equal(scores, classifier.decision_function(features))
+    for head in ("softmax", "nearest"):
+        scores, expected = (
+            one.with_head(head).decision_function(features) for one in (added, classifier)
+        )
+        assert np.array_equal(scores, expected)
 
 
 def test_class_from_sentences(run_dir, run, encoder):
@@ -52,7 +52,7 @@ def test_class_from_sentences(run_dir, run, encoder):
     result = invoke("add-class", run, "new", *options, "--encoder", encoder)
     assert result.exit_code == 0, result.output
     assert "class 'new' added with index 10; 11 classes" in result.output
-    added = mf.MCFAClassifier.load(run / "classifier.pt").heads_.semantics[-1]
+    added = mf.ZeroShotClassifier.load(run / "classifier.pt").table_.semantics[-1]
     np.testing.assert_allclose(added, describe(sentences, 26), atol=1e-6)
     same_scores(run, expected(run_dir, added))
 
@@ -93,12 +93,12 @@ def test_the_classifier_before_is_kept_and_the_run_works_on(run_dir, run, tmp_pa
     }
 
 
-def test_the_method_of_the_run_stays(nearest_run, tmp_path):
+def test_the_head_of_the_run_stays(nearest_run, tmp_path):
     np.save(tmp_path / "vector.npy", DESCRIPTOR)
     assert (
         invoke("add-class", nearest_run, "new", "--vector", tmp_path / "vector.npy").exit_code == 0
     )
-    assert mf.MCFAClassifier.load(nearest_run / "classifier.pt").method == "nearest"
+    assert mf.ZeroShotClassifier.load(nearest_run / "classifier.pt").head == "nearest"
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,8 @@ def test_the_method_of_the_run_stays(nearest_run, tmp_path):
         (["new", "--vector", "rows.npy"], 1, "choose a row with --semantics-row"),
         (["new", "--vector", "rows.npy", "--semantics-row", "2"], 1, "has rows 0..1, got 2"),
         (["new", "--vector", "nan.npy"], 1, "is NaN, infinite"),
+        (["new", "--vector", "far.npy"], 1, "expected one on the same scale"),
+        (["a\nb", "--vector", "good.npy"], 1, "expected no control characters, got 'a\\nb'"),
         (["new", "--vector", "cube.npy"], 1, "cube.npy: expected a descriptor [A]"),
         (["new", "--vector", "nothing.npy"], 1, "nothing.npy: cannot be read"),
         (["new", "--sentence", "a", "--encoder", "./nothing"], 1, "./nothing: there is no such"),
@@ -125,6 +127,7 @@ def test_bad_usage_changes_nothing(run, tmp_path, monkeypatch, arguments, code, 
         "wide": np.ones(30),
         "rows": np.stack([DESCRIPTOR, DESCRIPTOR]),
         "nan": np.full(26, np.nan),
+        "far": 1e4 * DESCRIPTOR,
         "cube": np.ones((1, 1, 26)),
     }
     for name, array in arrays.items():
@@ -156,5 +159,5 @@ def test_additions_at_the_same_time_are_all_kept(run, tmp_path):
         subprocess.Popen([*command, name, "--vector", tmp_path / "vector.npy"]) for name in names
     ]
     assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
-    added = mf.MCFAClassifier.load(run / "classifier.pt").class_names_[10:]
+    added = mf.ZeroShotClassifier.load(run / "classifier.pt").class_names_[10:]
     assert sorted(added) == names

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from cli_run import ONE_EPOCH, invoke
+from cli_run import SOLVED, invoke
 from data_helpers import TINY_LABELS, TINY_NAMES, tiny_arrays, write_folder
 from sentence_model import describe, save_sentence_model
 
@@ -49,14 +49,14 @@ def test_the_first_descriptors_of_a_folder_train_a_run(folder, encoder, tmp_path
     assert "5 classes described by 5 values each" in result.output
     semantics = mf.data.load(folder).semantics
     np.testing.assert_allclose(semantics, EXPECTED, atol=1e-6)
-    options = ["--split", "3/2:seed=0", "--set", "classes_per_batch=3", *ONE_EPOCH]
+    options = ["--split", "3/2:seed=0", "--set", "selection=none", *SOLVED]
     result = invoke("train", "--data", folder, *options, "--run-dir", tmp_path / "run")
     assert result.exit_code == 0, result.output
     # A class that is added by sentences gets a descriptor of the same kind.
     options = ["--sentence", "a loop", "--sentence", "line top", "--encoder", encoder]
     assert invoke("add-class", tmp_path / "run", "another", *options).exit_code == 0
-    classifier = mf.MCFAClassifier.load(tmp_path / "run" / "classifier.pt")
-    np.testing.assert_allclose(classifier.heads_.semantics[-1], semantics[4], atol=1e-6)
+    classifier = mf.ZeroShotClassifier.load(tmp_path / "run" / "classifier.pt")
+    np.testing.assert_allclose(classifier.table_.semantics[-1], semantics[4], atol=1e-6)
 
 
 def test_other_descriptors_stay_and_the_same_are_replaced_with_a_flag(folder, encoder):

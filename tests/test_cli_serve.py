@@ -29,7 +29,7 @@ def started():
     processes = []
 
     def start(*arguments):
-        command = [sys.executable, "-m", "mcfa_fast.cli", "serve", *map(str, arguments)]
+        command = [sys.executable, "-m", "mcfa_fast", "serve", *map(str, arguments)]
         process = subprocess.Popen(
             [*command, "--port", "0"],
             stdout=subprocess.PIPE,
@@ -39,7 +39,7 @@ def started():
         )
         processes.append(process)
         line = process.stdout.readline()
-        match = re.search(r"classes on http://127\.0\.0\.1:(\d+)", line)
+        match = re.search(r"classes on http://[\d.]+:(\d+)", line)
         if not match:
             process.kill()
             pytest.fail(line + process.stderr.read())
@@ -51,21 +51,22 @@ def started():
         process.communicate()
 
 
-def test_it_takes_the_method_of_the_saved_classifier(nearest_run, started):
+def test_it_takes_the_head_of_the_saved_classifier(nearest_run, started):
     _, client = started(nearest_run)
-    assert client.get("/health").content["method"] == "nearest"
+    assert client.get("/health").content["head"] == "nearest"
 
 
 def test_it_classifies_and_stops_when_told_after_what_it_has_begun(run_dir, started):
-    process, client = started(run_dir, "--method", "nearest")
+    process, client = started(run_dir, "--head", "nearest")
     digits = mf.data.load("digits").features[:50]
-    classifier = mf.MCFAClassifier.load(run_dir / "classifier.pt").set_params(method="nearest")
+    classifier = mf.ZeroShotClassifier.load(run_dir / "classifier.pt").with_head("nearest")
     names = [[classifier.class_names_[c]] for c in classifier.predict(digits)]
     assert client.post("/classify", {"features": digits.tolist()}).content["classes"] == names
 
     body = npy(digits)
-    head = "POST /classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n"
-    with client.open(f"{head}content-length: {len(body)}\r\n\r\n") as begun:
+    head = "POST /classify HTTP/1.1\r\nhost: localhost\r\ncontent-type: "
+    head += f"{NPY['content-type']}\r\ncontent-length: {len(body)}\r\n\r\n"
+    with client.open(head) as begun:
         begun.sendall(body[:100])
         client.get("/health")  # by now the server has seen the other request
         process.send_signal(signal.SIGTERM)
@@ -90,8 +91,50 @@ def test_a_class_that_is_added_stays(run_dir, started, tmp_path):
     _, client = started(run, "--allow-add", "--persist")
     vector = np.linspace(0, 1, 26).tolist()
     assert client.post("/classes", {"name": "new", "vector": vector}).status == 201
-    assert mf.MCFAClassifier.load(run / "classifier.pt").class_names_[-1] == "new"
+    assert mf.ZeroShotClassifier.load(run / "classifier.pt").class_names_[-1] == "new"
     assert (run / "classifier.previous.pt").read_bytes() == (run_dir / "classifier.pt").read_bytes()
+
+
+def test_slow_clients_take_neither_its_descriptors_nor_its_log(run_dir, started):
+    """In a process of few descriptors: far more connections that say nothing, and nonsense."""
+    resource = pytest.importorskip("resource")
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limit[1]))  # which the process inherits
+    try:
+        process, client = started(run_dir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    held = []
+    for number in range(600):
+        held.append(client.open("GET /health HTTP/1.1\r\nhost: localhost\r\n"))
+        if number % 20 == 0:
+            assert client.get("/health").status == 200
+    for _ in range(50):
+        with client.open("nonsense\r\n\r\n") as connection:
+            assert connection.recv(12) == b"HTTP/1.1 400"
+    for connection in held:
+        connection.close()
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    lines = process.stderr.read().splitlines()
+    assert lines == ["WARNING:  Invalid HTTP request received."]
+
+
+def test_a_rebound_name_reaches_nothing_and_a_known_one_does(run_dir, started):
+    _, client = started(run_dir, "--allow-add", "--allowed-host", "scenes.example")
+    vector = json.dumps({"name": "new", "vector": np.linspace(0, 1, 26).tolist()})
+    for host, status in (("attacker.example", 421), ("scenes.example", 201)):
+        headers = {"content-type": "application/json", "host": host}
+        assert client.request("POST", "/classes", vector, headers).status == status
+
+
+def test_adding_over_a_network_is_warned_of(run_dir, started):
+    process, _ = started(run_dir, "--host", "0.0.0.0", "--allow-add")
+    process.terminate()
+    process.wait(timeout=60)
+    warning = process.stderr.read()
+    assert warning.startswith("warning: --allow-add on 0.0.0.0: whoever reaches this machine")
+    assert warning.count("\n") == 1
 
 
 def resident(process):
@@ -106,14 +149,14 @@ def test_bad_and_good_requests_at_once_leave_no_trace(run_dir, started):
     digits = mf.data.load("digits").features[:300].astype(np.float32)
     good = npy(digits)
     text = json.dumps({"features": digits[:100].tolist()}).encode()
-    head = b"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /classify HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
     def one(number):
         kind = number % 6
         if kind == 0:
             return client.post("/classify?top=3", good, NPY).status, 200
         if kind == 1:
-            return client.post("/classify?method=nearest", text).status, 200
+            return client.post("/classify?head=nearest", text).status, 200
         if kind == 2:
             return client.post("/classify", text[: number % len(text)]).status, 400
         if kind == 3:
@@ -148,6 +191,7 @@ def test_bad_and_good_requests_at_once_leave_no_trace(run_dir, started):
         (["no-such-run"], 1, "no-such-run: expected the folder of a finished run"),
         (["run", "--port", "70000"], 2, "port"),
         (["run", "--max-rows", "0"], 2, "max-rows"),
+        (["run", "--head", "forest"], 1, "head: mcfa has softmax, nearest, ensemble"),
         (["run", "--persist"], 2, "--allow-add"),
         (["run", "--encoder", "x"], 2, "--allow-add"),
         (["run", "--allow-add", "--encoder", "./nothing"], 1, "./nothing: there is no such"),
