@@ -70,7 +70,7 @@ class _Raw(io.FileIO):
 
     error: OSError | None = None
 
-    def write(self, content: Any) -> int | None:
+    def write(self, content: Any) -> int:
         try:
             return super().write(content)
         except OSError as error:

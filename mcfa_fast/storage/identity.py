@@ -76,7 +76,7 @@ class Fingerprint:
         """The pieces, unchanged, each noted on its way: one reading serves two purposes."""
         for piece in pieces:
             array = piece.detach().cpu().contiguous().numpy()
-            self._digest.update(memoryview(array).cast("B"))
+            self._digest.update(array.data.cast("B"))
             self._length += len(array)
             self._text = f"{array.dtype}{[self._length, *array.shape[1:]]}"
             yield piece
