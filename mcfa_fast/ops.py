@@ -41,6 +41,12 @@ def contrastive(
     """Those of the three losses that are asked for, in one pass; the others come back as 0."""
     if isinstance(temperature, Tensor):
         tau = temperature
+    elif torch.jit.is_scripting():
+        tau = torch.full([], temperature, dtype=torch.float64)
+    elif torch.compiler.is_compiling():
+        # A product, unlike torch.full, takes a number that changes from call to call as an input
+        # of the graph instead of a constant that asks for another graph.
+        tau = torch.ones([], dtype=torch.float64) * temperature
     else:
         tau = torch.full([], temperature, dtype=torch.float64)
     losses = torch.ops.mcfa_fast.contrastive_forward(

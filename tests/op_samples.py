@@ -95,7 +95,8 @@ def largest_error(ours: list[Tensor], oracle: list[Tensor]) -> float:
             size = want.abs().max().item()
             # Gradients may cancel to nothing, as those of normalised numbers do.
             size = size if size > 1e-9 else 1.0
-            worst = max(worst, (got.double() - want).abs().max().item() / size)
+            error = (got.double() - want).abs().max().item() / size
+            worst = max(worst, error if error == error else float("inf"))  # NaN is no result
     return worst
 
 

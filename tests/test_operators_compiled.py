@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from op_samples import batch, case_ids, cases, values_and_gradients
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import mcfa_fast as mf
 from mcfa_fast import functional, reference
@@ -62,6 +63,30 @@ def test_export_keeps_the_operators(module, sample):
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert any(name.startswith("mcfa_fast.") for name in names)
     torch.testing.assert_close(program.module()(*tensors), module(*tensors))
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+def test_an_annealed_temperature_is_an_input_of_the_graph(as_module):
+    visual, semantic, labels = batch(14, 3, 5)
+    module = mf.VtoSLoss(1.0)
+
+    def loss(visual, temperature):
+        if as_module:
+            return module(visual, semantic, labels)
+        return functional.vtos_loss(visual, semantic, labels, temperature=temperature)
+
+    graphs = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend=graphs)
+    for step in range(100):
+        module.temperature = 0.05 + 0.02 * step
+        leaf = visual.detach().requires_grad_()
+        value = compiled(leaf, module.temperature)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        expected = loss(leaf, module.temperature)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, leaf)[0])
+    # As for any number: one graph for the first value, and one for all others.
+    assert graphs.frame_count <= 2
 
 
 def test_inductor_compiles_a_training_step_for_changing_batch_sizes():

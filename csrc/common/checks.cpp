@@ -33,9 +33,10 @@ void check_floating(const at::Tensor& tensor, const char* name) {
 }
 
 void check_integral(const at::Tensor& tensor, const char* name) {
+  const auto type = tensor.scalar_type();
   TORCH_CHECK_TYPE(
-      at::isIntegralType(tensor.scalar_type(), /*includeBool=*/false), "expected `", name,
-      "` to have an integer dtype, but got ", tensor.scalar_type());
+      at::isIntegralType(type, /*includeBool=*/false) && type != at::kUInt64, "expected `", name,
+      "` to have an integer dtype that int64 can hold, but got ", type);
 }
 
 void check_same_dtype(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name) {

@@ -13,9 +13,14 @@
 
 namespace mcfa_fast {
 
-// The labels as contiguous int64; raises ValueError for one outside [0, classes).
+// A copy of the labels as contiguous int64: what has been checked must stay, whoever writes to the caller's memory.
+inline at::Tensor own_labels(const at::Tensor& labels) {
+  return labels.to(at::kLong, /*non_blocking=*/false, /*copy=*/true).contiguous();
+}
+
+// The same; raises ValueError for a label outside [0, classes).
 inline at::Tensor checked_labels(const at::Tensor& labels, int64_t classes) {
-  auto values = labels.to(at::kLong).contiguous();
+  auto values = own_labels(labels);
   const int64_t* label = values.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < values.size(0); ++i) {
     if (label[i] < 0 || label[i] >= classes) {
@@ -52,7 +57,7 @@ struct SortedLabels {
 // the number of classes is given.
 inline SortedLabels sort_labels(
     const at::Tensor& labels, std::optional<int64_t> ignore_index, std::optional<int64_t> classes) {
-  const auto values = labels.to(at::kLong).contiguous();
+  const auto values = own_labels(labels);
   const int64_t* label = values.const_data_ptr<int64_t>();
   SortedLabels sorted;
   sorted.order.reserve(values.size(0));

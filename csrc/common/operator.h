@@ -69,6 +69,12 @@ bool is_differentiated(const T&... arguments) {
   return (differentiated(tensor_in(arguments)) || ...);
 }
 
+// Labels for a backward pass. It gets the values that the forward pass got, whoever writes to the caller's memory between
+// them, as a data loader that reuses its buffers does.
+inline at::Tensor saved_labels(const at::Tensor& labels) {
+  return labels.clone(at::MemoryFormat::Contiguous);
+}
+
 // Autocast brings vectors and matrices of mixed precision to the widest of their dtypes; numbers (0-dim) keep their own,
 // and what is not floating is left to the operator's check.
 inline bool follows_autocast(const at::Tensor* tensor) {

@@ -2,6 +2,7 @@
 #include "op.h"
 
 #include <cmath>
+#include <limits>
 
 namespace mcfa_fast {
 
@@ -137,9 +138,16 @@ ContrastiveInputGrads contrastive_backward(
   return {grad_visual, grad_semantic, grad_temperature};
 }
 
-double read_temperature(const Tensor& temperature) {
+double read_temperature(const Tensor& temperature, at::ScalarType type) {
   const double value = temperature.item<double>();
   TORCH_CHECK_VALUE(value > 0 && std::isfinite(value), "expected `temperature` to be positive and finite, but got ", value);
+  // Below, rounding errors of similarities would outgrow their exponentials; above, similarities would vanish.
+  const bool in_double = type == at::kDouble;
+  const double smallest = in_double ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
+  const double largest = in_double ? 1e150 : 1e30;
+  TORCH_CHECK_VALUE(
+      value >= smallest && value <= largest, "expected `temperature` between ", smallest, " and ", largest,
+      " for sums in ", type, ", but got ", value);
   return value;
 }
 
@@ -219,9 +227,14 @@ class ContrastiveFunction : public torch::autograd::Function<ContrastiveFunction
   }
 };
 
-ContrastiveLosses contrastive_forward_autograd(const ContrastiveInputs& inputs, const ContrastiveWanted& wanted) {
-  const auto out =
-      ContrastiveFunction::apply(inputs.visual, inputs.semantic, inputs.temperature, inputs, wanted);
+ContrastiveLosses contrastive_forward_autograd(const ContrastiveInputs& given, const ContrastiveWanted& wanted) {
+  if (!is_differentiated(given.visual, given.semantic, given.temperature)) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return contrastive_forward(given, wanted);
+  }
+  ContrastiveInputs inputs = given;
+  inputs.labels = saved_labels(given.labels);
+  const auto out = ContrastiveFunction::apply(inputs.visual, inputs.semantic, inputs.temperature, inputs, wanted);
   return {out[0], out[1], out[2], {out[3], out[4], out[5], out[6]}};
 }
 

@@ -141,7 +141,8 @@ ContrastiveLosses contrastive_forward(const ContrastiveInputs& inputs, const Con
 ContrastiveInputGrads contrastive_backward(
     const ContrastiveInputs& inputs, const ContrastiveLossGrads& grads, const ContrastiveSums& log_sum_exps);
 
-// The value of a temperature on the CPU; raises ValueError unless it is positive and finite.
-double read_temperature(const at::Tensor& temperature);
+// The value of a temperature on the CPU; raises ValueError unless it is positive, finite and of a size that sums of that
+// dtype can be computed with.
+double read_temperature(const at::Tensor& temperature, at::ScalarType type);
 
 }  // namespace mcfa_fast

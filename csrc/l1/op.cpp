@@ -70,7 +70,11 @@ class L1Function : public torch::autograd::Function<L1Function> {
 
 Tensor l1_forward_autograd(
     const Tensor& instances, const Tensor& table, const OptionalTensor& labels, std::string_view reduction) {
-  return L1Function::apply(instances, table, labels, reduction);
+  if (!is_differentiated(instances, table)) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return Kernels<L1Forward>::call(instances, table, labels, reduction);
+  }
+  return L1Function::apply(instances, table, labels ? OptionalTensor(saved_labels(*labels)) : labels, reduction);
 }
 
 MCFA_REGISTER_OPERATORS(L1Forward, L1Backward, l1_forward_meta, l1_backward_meta, l1_forward_autograd)

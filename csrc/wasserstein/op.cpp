@@ -92,7 +92,12 @@ class WassersteinFunction : public torch::autograd::Function<WassersteinFunction
 WassersteinForward::Result wasserstein_forward_autograd(
     const Tensor& mean_a, const Tensor& logvar_a, const Tensor& mean_b, const Tensor& logvar_b,
     const OptionalTensor& labels, std::string_view reduction) {
-  const auto out = WassersteinFunction::apply(mean_a, logvar_a, mean_b, logvar_b, labels, reduction);
+  if (!is_differentiated(mean_a, logvar_a, mean_b, logvar_b)) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return Kernels<WassersteinForward>::call(mean_a, logvar_a, mean_b, logvar_b, labels, reduction);
+  }
+  const auto out = WassersteinFunction::apply(
+      mean_a, logvar_a, mean_b, logvar_b, labels ? OptionalTensor(saved_labels(*labels)) : labels, reduction);
   return {out[0], out[1]};
 }
 

@@ -181,7 +181,7 @@ Tensor pull_back(
 template <typename T>
 ContrastiveInputGrads backward(
     const ContrastiveInputs& inputs, const ContrastiveLossGrads& grads, const ContrastiveSums& log_sum_exps) {
-  const double temperature = read_temperature(inputs.temperature);
+  const double temperature = read_temperature(inputs.temperature, c10::CppTypeToScalarType<T>::value);
   const auto scaling = Scaling<T>::of(temperature, inputs.normalize);
   const int64_t classes = inputs.classes();
   const bool in_form = inputs.in_form();

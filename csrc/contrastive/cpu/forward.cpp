@@ -99,7 +99,7 @@ Tensor in_input_order(const LogSumExps<T>& sums, const SortedLabels& labels, int
 
 template <typename T>
 ContrastiveLosses forward(const ContrastiveInputs& inputs, const ContrastiveWanted& wanted) {
-  const auto scaling = Scaling<T>::of(read_temperature(inputs.temperature), inputs.normalize);
+  const auto scaling = Scaling<T>::of(read_temperature(inputs.temperature, c10::CppTypeToScalarType<T>::value), inputs.normalize);
   const T scale = scaling.scale;
   const int64_t instances = inputs.instances();
   const int64_t classes = inputs.classes();

@@ -51,7 +51,7 @@ int64_t split_count(int64_t rows, int64_t columns, int64_t width) {
 // the results are NaN.
 inline at::Tensor temperature_on_device(const at::Tensor& temperature, const at::Tensor& like) {
   if (temperature.is_cpu()) {
-    return at::full({}, read_temperature(temperature), like.options().dtype(at::kDouble));
+    return at::full({}, read_temperature(temperature, accumulation_type(like.scalar_type())), like.options().dtype(at::kDouble));
   }
   return temperature.to(at::kDouble);
 }
