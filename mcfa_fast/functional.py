@@ -6,14 +6,12 @@ matrix is ever formed, neither forward nor backward. They accept float32, float6
 bfloat16 and return float32 (float64 for float64), accumulate in at least that precision, and give
 bitwise the same result when called again with the same input on the same machine. They work under
 ``torch.compile(fullgraph=True)``, ``torch.export`` and autocast; :mod:`mcfa_fast.losses` has them
-as modules, which ``torch.jit.script`` compiles too. They can be differentiated once; a second
-derivative raises :class:`NotImplementedError`.
+as modules, which ``torch.jit.script`` compiles too. Second derivatives raise NotImplementedError.
 
-On a GPU they never wait for it, so that they can be captured into a CUDA graph. What would need a
-look at its memory is therefore told otherwise there: a label outside ``0..C-1`` stops with a
-device-side assertion, and a ``temperature`` that lives on the GPU and is not positive and finite
-gives NaN. A learnable temperature belongs on the GPU; the gradient of one on the CPU has to be
-fetched.
+On a GPU they never wait for it, so that they can be captured into a CUDA graph. There, a label
+outside ``0..C-1`` stops with a device-side assertion, and a ``temperature`` on the GPU that is not
+positive and finite gives NaN. A learnable temperature belongs on the GPU; the gradient of one on
+the CPU has to be fetched.
 
 Source of the equations: Liu et al., "Multi-level Cross-modal Feature Alignment via Contrastive
 Learning towards Zero-shot Classification of Remote Sensing Image Scenes" (MCFA), 2023.

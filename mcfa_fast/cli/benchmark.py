@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,7 +11,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
-import mcfa_fast as mf
 from mcfa_fast.cli.common import (
     DataOption,
     DeviceOption,
@@ -107,7 +107,7 @@ def benchmark(
         out = out or default_folder("benchmark", dataset.name, features, semantics)
         out.mkdir(parents=True, exist_ok=True)
         fingerprints = data_fingerprint(dataset)
-        claim(out / "benchmark.json", {"version": mf.__version__, **fingerprints})
+        claim(out / "benchmark.json", {"version": version("mcfa_fast"), **fingerprints})
         log = JobLog(out / "jobs.jsonl", partial(job_identity, fingerprints))
         labels = [one.label(head) for one in contestants for head in find(one.system).heads]
         check_against(against, [*labels, *(row.label for row in rows_of(log.results))])

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-import mcfa_fast as mf
+from mcfa_fast.classifiers import ZeroShotClassifier
+from mcfa_fast.data import Dataset, load
 from mcfa_fast.storage import CheckpointError
 from mcfa_fast.systems.registry import RECOMMENDED, SYSTEMS
 
@@ -242,9 +243,9 @@ def short_digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
-def load_data(source: dict[str, Any]) -> mf.data.Dataset:
+def load_data(source: dict[str, Any]) -> Dataset:
     """The dataset that "data", "features" and "semantics" name."""
-    return mf.data.load(source["data"], features=source["features"], semantics=source["semantics"])
+    return load(source["data"], features=source["features"], semantics=source["semantics"])
 
 
 def read_source(run_dir: Path) -> dict[str, Any]:
@@ -273,7 +274,7 @@ def load_classifier(
     *,
     head: str | None = None,
     calibration: float | None = None,
-) -> mf.ZeroShotClassifier:
+) -> ZeroShotClassifier:
     """The classifier of a finished run.
 
     Args:
@@ -292,7 +293,7 @@ def load_classifier(
         )
     if calibration is not None and not math.isfinite(calibration):
         raise ValueError(f"--calibration: expected a finite number, got {calibration}")
-    classifier = mf.ZeroShotClassifier.load(path, device=device)
+    classifier = ZeroShotClassifier.load(path, device=device)
     if head is not None:
         classifier = classifier.with_head(head)
     if calibration is not None:

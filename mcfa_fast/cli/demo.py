@@ -8,9 +8,10 @@ from typing import Annotated, Optional
 
 import typer
 
-import mcfa_fast as mf
+from mcfa_fast.classifiers import RunConfig
 from mcfa_fast.cli.common import errors_as_messages, say
 from mcfa_fast.cli.train import train_and_report
+from mcfa_fast.data import load
 
 
 def demo(
@@ -29,9 +30,9 @@ def demo(
     changes = {"epochs": 1} if quick else {}
     source = {"data": "digits", "features": None, "semantics": None}
     with errors_as_messages(), tempfile.TemporaryDirectory() as temporary:
-        digits = mf.data.load("digits")
+        digits = load("digits")
         for task in ("zsl", "gzsl"):
-            config = mf.RunConfig.of(task=task, options=changes)
+            config = RunConfig.of(task=task, options=changes)
             split = digits.split("7/3:0", generalized=task == "gzsl")
             names = ", ".join(digits.class_names[c] for c in split.unseen_classes)
             say(f"\n{task.upper()}: digits {names} are never seen in training.")

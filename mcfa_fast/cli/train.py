@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 import torch
 import typer
 
-import mcfa_fast as mf
+from mcfa_fast.classifiers import RunConfig
 from mcfa_fast.cli.common import (
     DATA_FILE,
     DataOption,
@@ -36,6 +36,7 @@ from mcfa_fast.cli.common import (
     short_digest,
 )
 from mcfa_fast.cli.tables import print_results
+from mcfa_fast.data import Dataset
 from mcfa_fast.data.loading import locate
 from mcfa_fast.evaluation import ResultWarning
 from mcfa_fast.experiments.run import run
@@ -84,7 +85,7 @@ def train(
         changes = parse_settings(settings)
         source = {"data": locate(data), "features": features, "semantics": semantics}
         if config_file is None:
-            config = mf.RunConfig.of(
+            config = RunConfig.of(
                 system or RECOMMENDED, task=(task or Task.zsl).value, preset=preset
             )
             is_first = config.preset == next(iter(find(config.system).presets))
@@ -117,19 +118,19 @@ def train(
         say(f"The run took {seconds:.0f} s; everything about it is in {run_dir}")
 
 
-def _read_config(path: Path) -> mf.RunConfig:
+def _read_config(path: Path) -> RunConfig:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: expected JSON") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, the options of a run")
-    return mf.RunConfig.model_validate(content)
+    return RunConfig.model_validate(content)
 
 
 def train_and_report(
-    config: mf.RunConfig,
-    dataset: mf.data.Dataset,
+    config: RunConfig,
+    dataset: Dataset,
     split: str,
     run_dir: Path,
     device: str,

@@ -9,15 +9,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mcfa_fast import __version__, data
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.data.features import FeatureRows
+from mcfa_fast.data.loading import load
 from mcfa_fast.data.splits import Split
 from mcfa_fast.data.splits_json import splits_to_json
 from mcfa_fast.evaluation.warnings import ResultWarning
@@ -25,7 +26,7 @@ from mcfa_fast.experiments.contestants import Contestant
 from mcfa_fast.experiments.jobs import Job
 from mcfa_fast.experiments.run import run
 from mcfa_fast.storage.identity import fingerprint
-from mcfa_fast.systems.presets import Task, check_task
+from mcfa_fast.systems.presets import check_task
 from mcfa_fast.systems.registry import find
 
 __all__ = [
@@ -114,7 +115,7 @@ def _chosen(head: str, split: Split, content: Mapping[str, Any]) -> dict[str, An
 def plan(
     contestants: Sequence[Contestant],
     splits: Sequence[str],
-    tasks: Sequence[Task],
+    tasks: Sequence[str],
     seeds: Sequence[int],
 ) -> list[Job]:
     """Every combination as a job, those of one split and task beside each other.
@@ -147,7 +148,7 @@ def resolve_splits(dataset: Dataset, names: Sequence[str]) -> list[str]:
         DatasetError: on a name that is neither.
 
     Example:
-        >>> resolve_splits(data.load("digits"), ["7/3"])
+        >>> resolve_splits(load("digits"), ["7/3"])
         ['7/3:0', '7/3:1', '7/3:2', '7/3:3', '7/3:4']
     """
     found: dict[str, None] = {}
@@ -189,13 +190,13 @@ def job_identity(fingerprints: Mapping[str, str], job: Job) -> dict[str, Any]:
         >>> identity["run"]["options"]["training"]["epochs"], identity["grid"]
         (50, {'epochs': (10, 20, 30, 40)})
     """
+    known = {"version": version("mcfa_fast"), "data": dict(fingerprints)}
     try:
         run = Contestant(job["system"], job["preset"]).config(job["task"], job["seed"])
     except ValueError:
-        return {"version": __version__, "data": dict(fingerprints), "run": None, "grid": None}
+        return {**known, "run": None, "grid": None}
     return {
-        "version": __version__,
-        "data": dict(fingerprints),
+        **known,
         "run": run.model_dump(mode="json"),
         "grid": dict(find(run.system).grid),
     }
@@ -203,5 +204,5 @@ def job_identity(fingerprints: Mapping[str, str], job: Job) -> dict[str, Any]:
 
 # A worker runs many jobs on the same data.
 load_once = lru_cache(maxsize=1)(
-    lambda path, features, semantics: data.load(path, features=features, semantics=semantics)
+    lambda path, features, semantics: load(path, features=features, semantics=semantics)
 )

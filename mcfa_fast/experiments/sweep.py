@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from mcfa_fast import __version__
 from mcfa_fast._extras import require
 from mcfa_fast.classifiers.config import RunConfig
 from mcfa_fast.experiments.jobs import WORKER_DIED, Finished, in_workers
@@ -172,8 +172,8 @@ def sweep(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
-        rule = {"sampler": sampler, "sampler_seed": sampler_seed, "prune": prune}
-        claim(out / "sweep.json", {"version": __version__, **plan.identity, **rule})
+        rule: dict[str, Any] = {"sampler": sampler, "sampler_seed": sampler_seed, "prune": prune}
+        claim(out / "sweep.json", {"version": version("mcfa_fast"), **plan.identity, **rule})
         path = out / "journal.log"
         journal = Journal(path, plan.space, preset=plan.preset, points=points, **rule)
         run = _Run(plan, journal, out, wanted, timeout, on_progress)
@@ -216,9 +216,10 @@ class _Run:
         table = trials_csv(rows, list(self.plan.space), self.plan.splits, generalized=generalized)
         write_text(self.out / "trials.csv", table)
         won = winner(rows)
-        config = won and self.plan.training.config(won.options, self.plan.seeds[0])
-        if config is not None:
-            write_text(self.out / "best.json", config.model_dump_json(indent=2) + "\n")
+        if won is None:
+            return rows, None, None
+        config = self.plan.training.config(won.options, self.plan.seeds[0])
+        write_text(self.out / "best.json", config.model_dump_json(indent=2) + "\n")
         return rows, won, config
 
     def _runs(self) -> Iterator[FoldRun]:
