@@ -8,15 +8,16 @@ from mcfa_fast.data import Dataset, Split
 from mcfa_fast.systems.base import TrainableConfig
 from mcfa_fast.systems.registry import SYSTEMS
 
-SEEN, UNSEEN, NEW = np.arange(8), np.array([8, 9]), 10
-FEATURES = 12
-NAMES = tuple("abcdefghij")
+SEEN, UNSEEN, NEW = np.arange(20), np.array([20, 21]), 22
+FEATURES = 8
+NAMES = tuple("abcdefghijklmnopqrstuv")
 
 
 def make_semantics() -> np.ndarray:
-    """Descriptors [11, A]: eight seen classes, two unseen ones, and one to be added later."""
-    attributes = np.random.default_rng(4).random((NEW + 1, FEATURES)) > 0.5
-    return attributes.astype(np.float32)
+    """Descriptors [23, A]: twenty seen classes, two unseen ones, and one to be added later."""
+    seen = np.random.default_rng(0).normal(size=(len(SEEN), FEATURES))
+    others = seen[0:6:2] + seen[1:6:2]  # each lies between two seen ones, each of them its own
+    return np.concatenate([seen, others]).astype(np.float32)
 
 
 def make_images(classes: np.ndarray, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -27,23 +28,28 @@ def make_images(classes: np.ndarray, rows: int, seed: int = 0) -> tuple[np.ndarr
     return (make_semantics()[labels] @ view + noise).astype(np.float32), labels
 
 
-def make_dataset(rows: int = 16) -> tuple[Dataset, dict[str, Split]]:
+def make_dataset(rows: int = 12) -> tuple[Dataset, dict[str, Split]]:
     """Images of all classes but the last, with a split for each task."""
     features, labels = make_images(np.arange(NEW), rows)
     dataset = Dataset("contract", features, labels, NAMES, make_semantics()[:NEW])
     seen = np.flatnonzero(labels < len(SEEN))
     tested = seen[seen % 4 == 0]
     unseen = np.flatnonzero(labels >= len(SEEN))
-    zsl = Split("8/2:0", False, SEEN, UNSEEN, seen, seen[:0], unseen)
-    gzsl = Split("8/2:0", True, SEEN, UNSEEN, np.setdiff1d(seen, tested), tested, unseen)
+    zsl = Split("20/2:0", False, SEEN, UNSEEN, seen, seen[:0], unseen)
+    gzsl = Split("20/2:0", True, SEEN, UNSEEN, np.setdiff1d(seen, tested), tested, unseen)
     return dataset, {"zsl": zsl, "gzsl": gzsl}
 
 
-_LATENTS = {"latent_features": 8, "learning_rate": 3e-3, "epochs": 20, "kl_weight": 0.01}
+_LATENTS = {"latent_features": 8, "learning_rate": 5e-3, "epochs": 30, "kl_weight": 0.01}
 # What some systems need more than a few epochs for.
 _ENOUGH = {
     "mcfa": _LATENTS,
-    "cada-vae": {**_LATENTS, "cross_reconstruction_warmup": None, "alignment_warmup": None},
+    "cada-vae": {
+        **_LATENTS,
+        "alignment_weight": 1.0,
+        "cross_reconstruction_warmup": None,
+        "alignment_warmup": None,
+    },
 }
 
 
@@ -54,5 +60,5 @@ def short(system: str, **options) -> dict:
     if issubclass(config, TrainableConfig):
         small |= {"epochs": 3, "batch_size": 16}
     if "softmax" in SYSTEMS[system].heads:
-        small |= {"softmax.epochs": 3, "softmax.learning_rate": 1e-2}
+        small |= {"softmax.epochs": 20, "softmax.learning_rate": 3e-2}
     return {**small, **_ENOUGH.get(system, {}), **options}

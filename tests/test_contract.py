@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from contract_data import (
+    FEATURES,
     NAMES,
     NEW,
     SEEN,
@@ -22,7 +23,14 @@ from system_data import assert_same_state
 import mcfa_fast as mf
 from mcfa_fast.classifiers.heads import HEADS
 from mcfa_fast.experiments.run import run
-from mcfa_fast.systems.base import Embeds, Exports, Scores, Synthesizes, TrainableConfig
+from mcfa_fast.systems.base import (
+    Embeds,
+    Exports,
+    ExportsScores,
+    Scores,
+    Synthesizes,
+    TrainableConfig,
+)
 from mcfa_fast.systems.registry import SYSTEMS
 from mcfa_fast.training import RunFolder
 
@@ -95,7 +103,7 @@ def test_fits_and_predicts(name, task, classifier):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_has_what_its_heads_ask_for(name):
     entry = SYSTEMS[name]
-    system = entry.system(entry.system.Config(), 12, 12)
+    system = entry.system(entry.system.Config(), FEATURES, FEATURES)
     needs = {"scores": Scores, "nearest": Embeds, "softmax": Synthesizes, "ensemble": Embeds}
     for head in entry.heads:
         assert isinstance(system, needs[head]), head
@@ -133,7 +141,7 @@ def test_added_class_is_predicted(name, task, classifier):
     images, labels = make_images(np.array([*UNSEEN, NEW]), rows=30, seed=5)
     for head in classifier.heads_:
         predictions = classifier.with_head(head).predict(images, candidates=[*UNSEEN, "new"])
-        assert NEW in predictions[labels == NEW], head
+        assert np.mean(predictions[labels == NEW] == NEW) > 0.5, head
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -174,14 +182,14 @@ def test_what_is_solved_is_solved_again(name, folder, tmp_path):
 
 
 @EACH
-@pytest.mark.parametrize("rule", ["calibration", "grid"])
-def test_garbage_test_rows_change_nothing(name, task, rule, tmp_path):
+@pytest.mark.filterwarnings("ignore::mcfa_fast.evaluation.warnings.ResultWarning")
+def test_garbage_test_rows_change_nothing(name, task, tmp_path):
     """Nothing of the test images is looked at before they are evaluated."""
     split = SPLITS[task]
     garbage = DATASET.features.copy()
     garbage[np.concatenate([split.test_seen, split.test_unseen])] = 1e4
     other = mf.data.Dataset("other", garbage, DATASET.labels, NAMES, DATASET.semantics)
-    config = new(name, task, selection=rule).run_config()
+    config = new(name, task, selection="grid").run_config()
     results = {}
     for dataset in (DATASET, other):
         results[dataset.name] = run(config, dataset, split, run_dir=tmp_path / dataset.name)
@@ -207,8 +215,8 @@ def test_parameters_and_clone(name, task, classifier):
 def test_export_equals_predict_or_says_that_there_is_none(name, task, classifier, tmp_path):
     for head in classifier.heads_:
         path = tmp_path / f"{head}.pt"
-        if not isinstance(classifier.system_, Exports):
-            with pytest.raises(ValueError, match=name):
+        if not isinstance(classifier.system_, ExportsScores if head == "scores" else Exports):
+            with pytest.raises(ValueError, match=f"system: {name} cannot be exported"):
                 mf.export_classifier(classifier, path, head=head)
             assert not path.exists()
             continue
@@ -241,9 +249,9 @@ def with_nan():
         ({"features": with_nan()}, "features: NaN or infinity in row 7"),
         ({"features": DATASET.features[:5]}, "labels: expected shape"),
         ({"labels": DATASET.labels[SPLITS["gzsl"].train] + 5}, "labels: row .* has label"),
-        ({"semantics": np.full((NEW, 12), np.nan)}, "semantics: a value of class 0 is NaN"),
+        ({"semantics": np.full((NEW, FEATURES), np.nan)}, "semantics: a value of class 0 is NaN"),
         ({"unseen_classes": [0]}, "unseen_classes: class 0 has training rows"),
-        ({"class_names": NAMES[1:]}, "class_names: expected 10, one per class, got 9"),
+        ({"class_names": NAMES[1:]}, "class_names: expected 22, one per class, got 21"),
     ],
 )
 def test_fit_names_a_bad_argument(name, changes, message):
@@ -272,12 +280,12 @@ def test_unknown_names_are_refused(name, arguments, message):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_predict_names_a_bad_argument(name, task, classifier):
     for arguments, message in (
-        ({"features": IMAGES[:, 1:]}, "features: expected 12 columns, got 11"),
-        ({"features": np.full((2, 12), np.inf)}, "features: NaN or infinity in row 0"),
+        ({"features": IMAGES[:, 1:]}, "features: expected 8 columns, got 7"),
+        ({"features": np.full((2, FEATURES), np.inf)}, "features: NaN or infinity in row 0"),
         ({"features": IMAGES, "candidates": ["zebra"]}, "candidates: there is no class 'zebra'"),
     ):
         with pytest.raises(ValueError, match=message):
             classifier.predict(**arguments)
-    with pytest.raises(ValueError, match="semantics: expected 12 columns, got 11"):
+    with pytest.raises(ValueError, match="semantics: expected 8 columns, got 7"):
         classifier.add_classes(["new"], make_semantics()[NEW:, 1:])
     assert len(classifier.classes_) == len(SEEN) + len(UNSEEN)

@@ -96,7 +96,7 @@ class RunConfig(Options):
         """Options of the system's own class, and of the heads', when they are read from JSON."""
         if not isinstance(content, dict) or not isinstance(content.get("system"), str):
             return content
-        entry = find(content["system"])
+        entry = find(content["system"], imports=False)  # it may be read from a file
         options, heads = content.get("options"), content.get("heads")
         if isinstance(options, dict):
             content = {**content, "options": entry.system.Config(**options)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mcfa_fast.classifiers.config import RunConfig
 from mcfa_fast.selection.config import SelectionConfig
 from mcfa_fast.systems.presets import Task
-from mcfa_fast.systems.registry import RECOMMENDED, SYSTEMS, find
+from mcfa_fast.systems.registry import RECOMMENDED, SYSTEMS, find, make_known
 
 __all__ = ["Contestant", "default_opponent", "group_names", "resolve_contestants"]
 
@@ -87,7 +87,9 @@ def default_opponent() -> str:
 
 
 def _resolve(name: str) -> list[Contestant]:
-    system, separator, preset = name.partition(":")
+    system, separator, preset = name.rpartition(":")
+    for possible in filter(None, (system, name)):  # "MODULE:NAME" of another package
+        make_known(possible)
     if separator and system in SYSTEMS:
         if preset not in (presets := SYSTEMS[system].presets):
             raise ValueError(f"systems: {system} has presets {', '.join(presets)}, got {name!r}")

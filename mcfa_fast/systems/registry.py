@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any
 
 from mcfa_fast.systems import cada_vae, dual_encoder, text_matching
@@ -27,10 +31,12 @@ from mcfa_fast.systems.sje import SJE
 from mcfa_fast.systems.sse import SSE
 from mcfa_fast.systems.sync import SynC
 
-__all__ = ["RECOMMENDED", "SYSTEMS", "Entry", "find", "register"]
+__all__ = ["RECOMMENDED", "SYSTEMS", "Entry", "find", "make_known", "register"]
 
 RECOMMENDED = "dual-encoder"
 """The system that is taken where none is named."""
+
+_VARIABLE, _GROUP = "MCFA_FAST_SYSTEMS", "mcfa_fast.systems"
 
 
 def _defaults(task: Task) -> Preset:
@@ -71,7 +77,8 @@ SYSTEMS: dict[str, Entry] = {}
 
 
 def register(entry: Entry) -> None:
-    """Make a system known, also one of another package.
+    """Make a system known, also one of another package, whose name is best ``"MODULE:NAME"``: any
+    process then finds it by its name.
 
     Raises:
         ValueError: when another system has its name.
@@ -82,8 +89,12 @@ def register(entry: Entry) -> None:
     SYSTEMS[entry.name] = entry
 
 
-def find(system: str | type) -> Entry:
+def find(system: str | type, *, imports: bool = True) -> Entry:
     """The entry of a system, by its name or by the class of its options.
+
+    Args:
+        system: which.
+        imports: whether a name ``"MODULE:NAME"`` may import the module, see :func:`make_known`.
 
     Raises:
         ValueError: when there is none.
@@ -93,13 +104,48 @@ def find(system: str | type) -> Entry:
         ('softmax', 'nearest', 'ensemble')
     """
     if isinstance(system, str):
+        make_known(system, imports=imports)
         if system in SYSTEMS:
             return SYSTEMS[system]
     else:
         for entry in SYSTEMS.values():
             if entry.system.Config is system:
                 return entry
-    raise ValueError(f"system: expected one of {', '.join(SYSTEMS)}, got {system!r}")
+    hint = ""
+    if isinstance(system, str) and ":" in system:
+        module = system.rpartition(":")[0]
+        hint = f"; import {module} first, or name it in the environment's {_VARIABLE}"
+    raise ValueError(f"system: expected one of {', '.join(SYSTEMS)}, got {system!r}{hint}")
+
+
+def make_known(name: str, *, imports: bool = True) -> None:
+    """Import what registers a system of another package, if there is such a thing.
+
+    That is, in this order: the modules that the environment variable ``MCFA_FAST_SYSTEMS`` lists,
+    separated by commas; the entry point of this name in the group ``mcfa_fast.systems``; and for a
+    name ``"MODULE:NAME"`` the module. Importing a module runs its code, so names that are read from
+    files do not import (``imports=False``): a file alone runs none.
+
+    Args:
+        name: of a system, as its class has it.
+        imports: whether the name itself may say which module to import.
+    """
+    if name in SYSTEMS:
+        return
+    for module in filter(None, os.environ.get(_VARIABLE, "").split(",")):
+        import_module(module.strip())
+    for point in entry_points(group=_GROUP, name=name):
+        point.load()
+    module = name.rpartition(":")[0]
+    if imports and name not in SYSTEMS and module and _is_module(module):
+        import_module(module)
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _powers(low: int, high: int) -> tuple[float, ...]:
