@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,13 +18,14 @@ NAMES = ("airport", "beach", "church", "desert", "farm", "forest")
 class KnownScores:
     """A classifier whose scores are the features: column c is the score of class c."""
 
-    method = "softmax"
+    head_ = SimpleNamespace(name="softmax")
 
     def __init__(self, calibration=0.0):
         self.effective_calibration = calibration
 
     def decision_function(self, features, *, candidates, calibration):
         assert calibration == 0
+        self.most_rows = max(getattr(self, "most_rows", 0), len(features))
         return features[:, candidates].astype(np.float64)
 
 
@@ -71,7 +73,7 @@ def test_conventional_split(dataset):
     result = evaluate(KnownScores(calibration=5.0), dataset, split)
     wanted = counted(dataset, split.test_unseen, UNSEEN)
     assert result.accuracy == result.headline == mean(wanted)
-    assert result.generalized is None
+    assert (result.head, result.chance, result.generalized) == ("softmax", 1 / 2, None)
     assert [(row.index, row.name) for row in result.classes] == [(1, "beach"), (4, "farm")]
     assert [row.accuracy for row in result.classes] == [wanted[1], wanted[4]]
     assert result.confusion.shape == (2, 2) and result.confusion.sum() == len(split.test_unseen)
@@ -88,7 +90,7 @@ def test_generalized_split(dataset, calibration):
     outcome = result.generalized
     assert (outcome.seen, outcome.unseen) == (mean(seen), mean(unseen))
     assert result.headline == outcome.harmonic == harmonic_mean(outcome.seen, outcome.unseen)
-    assert outcome.calibration == calibration
+    assert (outcome.calibration, outcome.chance) == (calibration, 1 / 5)
     assert outcome.curve.at(calibration)[1:3] == pytest.approx((outcome.seen, outcome.unseen))
     assert {row.index: row.accuracy for row in result.classes} == {**seen, **unseen}
     assert np.diag(result.confusion).tolist() == [row.correct for row in result.classes]
@@ -111,10 +113,10 @@ def test_unseen_classes_without_rows_are_candidates_but_not_in_the_means(dataset
 def test_rows_in_chunks_give_the_same(dataset, monkeypatch):
     split = make_split(dataset, generalized=True)
     whole = evaluate(KnownScores(), dataset, split)
-    monkeypatch.setitem(evaluate.__globals__, "_ROWS_PER_CHUNK", 7)
-    assert json.dumps(evaluate(KnownScores(), dataset, split).to_dict()) == json.dumps(
-        whole.to_dict()
-    )
+    classifier = KnownScores()
+    monkeypatch.setitem(evaluate.__globals__, "_VALUES_PER_CHUNK", 7 * dataset.features.shape[1])
+    assert json.dumps(evaluate(classifier, dataset, split).to_dict()) == json.dumps(whole.to_dict())
+    assert classifier.most_rows == 7
 
 
 @pytest.mark.parametrize("generalized", [False, True])
