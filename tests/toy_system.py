@@ -3,7 +3,7 @@
 from copy import deepcopy
 
 import torch
-from torch.nn import functional as F
+from torch.nn.functional import normalize
 
 from mcfa_fast.systems.base import System, TrainableConfig
 from mcfa_fast.systems.batches import BatchTraining
@@ -15,18 +15,16 @@ from mcfa_fast.systems.vae.networks import xavier_linear
 
 class ToyTraining(BatchTraining):
     def __init__(self, system, data, resident):
-        config, net = system.config, system.net
-        where = {"scaler": net["x"], "semantic_scaler": net["s"], "device": system.device}
-        super().__init__(config, data, net, **where, resident=resident)
-        self.adam = torch.optim.Adam(net.parameters(), lr=config.training.learning_rate)
-        self.optimizers = (self.adam,)
+        scalers = {"scaler": system.net["x"], "semantic_scaler": system.net["s"]}
+        super().__init__(system, data, system.net, **scalers, resident=resident)
+        self.optimizers = (torch.optim.Adam(system.net.parameters(), lr=self.learning_rate),)
 
     def step(self, batch, update):
         features, semantics, labels = batch.inputs
         loss = (features - self.module["map"](semantics)[labels]).square().sum()
-        self.adam.zero_grad()
+        self.module.zero_grad()
         loss.backward()
-        update.apply(self.adam)
+        update.apply(self.optimizers[0])
         return loss.detach()[None]
 
 
@@ -34,11 +32,10 @@ class Toy(System):
     name = "toy_system:toy"
     Config = TrainableConfig
 
-    def __init__(self, config, visual_features, semantic_features, *, device="cpu"):
-        super().__init__(config, visual_features, semantic_features, device=device)
-        mapping = xavier_linear(semantic_features, visual_features, config.generator("weights"))
-        scalers = {"x": UnitScaler(visual_features), "s": UnitScaler(semantic_features)}
-        self.net = torch.nn.ModuleDict({**scalers, "map": mapping})
+    def __init__(self, config, visual, semantic, *, device="cpu"):
+        super().__init__(config, visual, semantic, device=device)
+        self.net = torch.nn.ModuleDict({"x": UnitScaler(visual), "s": UnitScaler(semantic)})
+        self.net["map"] = xavier_linear(semantic, visual, config.generator("weights"))
 
     def trainable(self, data, *, resident=None):
         return ToyTraining(self, data, resident)
@@ -46,7 +43,7 @@ class Toy(System):
     @torch.no_grad()
     def scorer(self, semantics):
         net = deepcopy(self.net).cpu()
-        classes = F.normalize(net["map"](net["s"](semantics)), dim=1)
+        classes = normalize(net["map"](net["s"](semantics)), dim=1)
         return torch.nn.Sequential(net["x"], UnitRows(), affine(classes.numpy().T))
 
     def scores(self, features, semantics):

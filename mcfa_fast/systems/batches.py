@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mcfa_fast.data.inputs import TrainingData
-from mcfa_fast.systems.base import TrainableConfig
+from mcfa_fast.systems.base import System, TrainableConfig
 from mcfa_fast.systems.scaling import Scaler
 from mcfa_fast.training.placement import place
 from mcfa_fast.training.sampler import make_sampler
@@ -49,27 +49,32 @@ class BatchTraining:
     features, which are checked meanwhile, and to the descriptors of the seen classes.
 
     Args:
-        config: Options.
+        system: Its options and its device count.
         data: The images of the seen classes.
         module: All weights, scalers included, on the CPU; it is moved to the device.
         scaler, semantic_scaler: The module's scalers of features and of descriptors.
-        device: Where to train.
         resident: See :func:`~mcfa_fast.training.placement.place`.
+
+    Attributes:
+        optimizers: What a subclass steps; their states are kept with the run's.
+        learning_rate: The configuration's, scaled to the batch.
+        noise: The random generator of a step, on the device.
     """
 
     losses: tuple[str, ...] = ("total",)
 
     def __init__(
         self,
-        config: TrainableConfig,
+        system: System,
         data: TrainingData,
         module: nn.Module,
         *,
         scaler: Scaler,
         semantic_scaler: Scaler,
-        device: torch.device,
         resident: bool | None = None,
     ) -> None:
+        config, device = system.config, system.device
+        assert isinstance(config, TrainableConfig), "a system that is trained by batches"
         self.module = module
         self.optimizers: Sequence[Optimizer] = ()
         scaler.fit(data.features.chunks())
@@ -79,6 +84,7 @@ class BatchTraining:
         module.to(device)
         self._sampler_generator = config.generator("sampler")
         self.noise = config.generator("noise", device)
+        self.learning_rate = config.training.scaled_learning_rate(len(data.labels))
         labels = torch.from_numpy(data.labels)
         self._sampler = make_sampler(config.training, labels, self._sampler_generator, device)
 

@@ -117,7 +117,7 @@ class DualEncoder(System):
     ) -> None:
         super().__init__(config, visual_features, semantic_features, device=device)
         self.maps = _Maps(visual_features, semantic_features, config)
-        self._encoder: FoldedEncoder | None = None
+        self.finish()
 
     def trainable(
         self, data: TrainingData, *, resident: bool | None = None
@@ -125,7 +125,7 @@ class DualEncoder(System):
         return DualEncoderTraining(self, data, resident)
 
     def finish(self) -> None:
-        """Weights are final: what is computed of them is computed once."""
+        """Weights have changed and are final for now: what is computed of them is computed once."""
         self._encoder = FoldedEncoder(self.maps.scaler, self.maps.visual)
 
     @property
@@ -168,22 +168,20 @@ class DualEncoderTraining(BatchTraining):
         resident: See :func:`~mcfa_fast.training.placement.place`.
     """
 
-    losses = ("total", "vtos", "stov")
+    losses: tuple[str, ...] = ("total", "vtos", "stov")
 
     def __init__(self, system: DualEncoder, data: TrainingData, resident: bool | None) -> None:
         maps = system.maps
         super().__init__(
-            system.config,
+            system,
             data,
             maps,
             scaler=maps.scaler,
             semantic_scaler=maps.semantic_scaler,
-            device=system.device,
             resident=resident,
         )
         self._system, self._maps, self._config = system, maps, system.config
-        rate = system.config.training.scaled_learning_rate(len(data.labels))
-        self._optimizer = FusedAdam(maps.parameters(), rate)
+        self._optimizer = FusedAdam(maps.parameters(), self.learning_rate)
         self.optimizers = (self._optimizer,)
 
     def step(self, batch: TrainingBatch, update: Update) -> Tensor:

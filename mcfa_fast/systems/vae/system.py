@@ -57,7 +57,7 @@ class VAESystem(System):
     ) -> None:
         super().__init__(config, visual_features, semantic_features, device=device)
         self.model = AlignedVAEs(visual_features, semantic_features, config)
-        self._encoder: FoldedEncoder | None = None
+        self.finish()
 
     @classmethod
     def of_model(cls, model: AlignedVAEs) -> VAESystem:
@@ -86,7 +86,7 @@ class VAESystem(System):
         return VAETraining(self, data, resident)
 
     def finish(self) -> None:
-        """Weights are final: what is computed of them is computed once."""
+        """Weights have changed and are final for now: what is computed of them is computed once."""
         encoder = self.model.visual.encoder
         self._encoder = FoldedEncoder(self.model.scaler, encoder.mean, encoder.hidden)
 
@@ -152,18 +152,16 @@ class VAETraining(BatchTraining):
     def __init__(self, system: VAESystem, data: TrainingData, resident: bool | None) -> None:
         model = system.model
         super().__init__(
-            system.config,
+            system,
             data,
             model,
             scaler=model.scaler,
             semantic_scaler=model.semantic_scaler,
-            device=system.device,
             resident=resident,
         )
         self.losses = system.losses
         self._system = system
-        rate = system.config.training.scaled_learning_rate(len(data.labels))
-        self._optimizer = FusedAdam(model.parameters(), rate)
+        self._optimizer = FusedAdam(model.parameters(), self.learning_rate)
         self.optimizers = (self._optimizer,)
         self._step = self._make_step()
 
