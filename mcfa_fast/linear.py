@@ -36,7 +36,7 @@ def linear(
         and len(rows) * weight.numel() >= _FEWEST_MULTIPLICATIONS
         and rows.dtype == torch.float32
         and rows.device.type == "cpu"
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     ):
         activation = "relu" if relu else "none"

@@ -5,7 +5,7 @@ All of them compile with ``torch.jit.script`` and run from C++ without Python.
 
 from __future__ import annotations
 
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ class _ContrastiveOptions(nn.Module):
         ignore_index: int = -100,
     ):
         super().__init__()
+        self.temperature: Union[float, Tensor]
         if isinstance(temperature, nn.Parameter):
             self.temperature = temperature
         elif isinstance(temperature, Tensor):
@@ -48,7 +49,7 @@ class _OptionsWithPositives(_ContrastiveOptions):
     """The same with a choice of the positives' form."""
 
     def __init__(
-        self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options
+        self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options: Any
     ):
         super().__init__(temperature, **options)
         self.positives = positives

@@ -8,6 +8,8 @@ the full N×N and N×C matrices that the compiled operators avoid.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -86,12 +88,12 @@ def contrastive_losses(
     ignore_index: int = -100,
 ) -> ContrastiveLossValues:
     """All three losses; see :func:`mcfa_fast.functional.contrastive_losses`."""
-    shared = dict(
-        temperature=temperature,
-        reduction=reduction,
-        normalize=normalize,
-        ignore_index=ignore_index,
-    )
+    shared: dict[str, Any] = {
+        "temperature": temperature,
+        "reduction": reduction,
+        "normalize": normalize,
+        "ignore_index": ignore_index,
+    }
     return ContrastiveLossValues(
         vtov_loss(visual, labels, positives=positives, **shared),
         vtos_loss(visual, semantic, labels, **shared),

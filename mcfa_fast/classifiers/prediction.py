@@ -14,6 +14,7 @@ from torch import Tensor
 from mcfa_fast.classifiers.config import RunConfig
 from mcfa_fast.classifiers.fitted import Fitted
 from mcfa_fast.classifiers.heads import ClassTable, Head
+from mcfa_fast.classifiers.heads.ensemble import EnsembleHead
 from mcfa_fast.classifiers.reading import read_chunks, row_parts
 from mcfa_fast.data.inputs import as_features, as_labels, resolve_candidates
 from mcfa_fast.data.npy import NpyFile
@@ -265,6 +266,6 @@ class PredictionMixin(ClassifierMixin):
                 yield slice(rows.start + part.start, rows.start + part.stop), found
 
     def _head_scores(self, head: Head, features: Tensor) -> Tensor:
-        if head.name == "ensemble":
+        if isinstance(head, EnsembleHead):
             return head.combined(*head.parts(features), self.effective_weight)
         return head.scores(features)

@@ -55,7 +55,8 @@ def row_parts(rows: int, columns: int) -> Iterator[slice]:
 def _chunks(features: np.ndarray | NpyFile, size: int) -> Iterator[tuple[slice, Tensor]]:
     """Chunks of rows as tensors, each valid until the next is asked for."""
     chunks = list(row_chunks(len(features), size))
-    if file_of(features) is None and features.flags.c_contiguous and features.flags.writeable:
+    flags = features.flags if isinstance(features, np.ndarray) else None
+    if file_of(features) is None and flags is not None and flags.c_contiguous and flags.writeable:
         for rows in chunks:
             yield rows, torch.from_numpy(features[rows])
         return

@@ -110,7 +110,7 @@ def _selected(
         run = run.replace(setting)
     held_out = [_held_out(run, data, fold, device) for fold in folds]
     heads = [name for name in run.heads if HEADS[name].gives_log_probabilities]
-    weight = run.heads["ensemble"].weight if "ensemble" in run.heads else 0.5
+    weight = getattr(run.heads.get("ensemble"), "weight", 0.5)
     selection = calibrate(held_out, run.head, log_probabilities=heads, weight=weight)
     return replace(selection, setting=setting)
 

@@ -21,6 +21,7 @@ from mcfa_fast.classifiers.heads.base import Monitor
 from mcfa_fast.classifiers.prediction import PredictionMixin
 from mcfa_fast.classifiers.selecting import select
 from mcfa_fast.classifiers.state import read_classifier, write_classifier
+from mcfa_fast.data.features import FeatureRows
 from mcfa_fast.data.inputs import as_class_names, as_semantics, training_data
 from mcfa_fast.selection.result import Selection
 from mcfa_fast.systems.base import System, SystemConfig
@@ -139,7 +140,7 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
 
     def fit(
         self,
-        features: ArrayLike | Tensor,
+        features: ArrayLike | Tensor | FeatureRows,
         labels: ArrayLike | Tensor,
         semantics: ArrayLike | Tensor,
         *,
@@ -187,7 +188,7 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
     def fit_heads(
         self,
         system: System,
-        features: ArrayLike | Tensor,
+        features: ArrayLike | Tensor | FeatureRows,
         labels: ArrayLike | Tensor,
         semantics: ArrayLike | Tensor,
         *,

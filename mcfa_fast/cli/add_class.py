@@ -52,9 +52,9 @@ def add_class(
     with errors_as_messages(), alone_with(run_dir / CLASSIFIER_FILE):
         classifier = load_classifier(run_dir)
         with console.status("Fitting the heads"):
-            if sentence:
+            if vector is None:
                 model = SentenceEncoder(encoder)
-                index = add_to_classifier(classifier, name, sentence, encoder=model)
+                index = add_to_classifier(classifier, name, sentence or [], encoder=model)
             else:
                 descriptor = _read_descriptor(vector, semantics_row)
                 index = add_to_classifier(classifier, name, descriptor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Optional, cast
 
 import typer
 
@@ -17,7 +17,7 @@ from mcfa_fast.cli.common import (
     load_classifier,
     say,
 )
-from mcfa_fast.export import export_classifier
+from mcfa_fast.export import Format, export_classifier
 from mcfa_fast.export.output import check_output
 
 
@@ -41,7 +41,7 @@ def export(
         check_output(output, run_dir / CLASSIFIER_FILE, name="--output")
         classifier = load_classifier(run_dir, head=head, calibration=calibration)
         kind = None if format is None else format.value
-        metadata = export_classifier(classifier, output, format=kind)
+        metadata = export_classifier(classifier, output, format=cast("Format | None", kind))
         say(
             f"{metadata.system}, head {metadata.head!r}, of {len(metadata.class_names)} classes "
             f"over {metadata.features} features, written to {output}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -130,13 +130,13 @@ def sweep(
                 semantics=semantics,
                 splits=parts(splits) if splits else None,
                 system=name,
-                task=goal,
+                task=cast(Any, goal),
                 preset=preset,
                 head=head,
                 fixed=parse_settings(settings),
                 seeds=parse_seeds(seeds),
                 folds=folds,
-                sampler=sampler and sampler.value,
+                sampler=None if sampler is None else cast(Any, sampler.value),
                 sampler_seed=sampler_seed,
                 trials=trials,
                 prune=prune,
@@ -149,7 +149,10 @@ def sweep(
 
 
 def _space(ranges: list[str], choices: list[str]) -> dict[str, Range | Choice]:
-    found = [*map(parse_range, ranges), *map(parse_choice, choices)]
+    found: list[tuple[str, Range | Choice]] = [
+        *map(parse_range, ranges),
+        *map(parse_choice, choices),
+    ]
     names = [name for name, _ in found]
     if not found:
         raise ValueError("expected --search or --choose, so that there is something to tune")
@@ -174,7 +177,7 @@ def _shown() -> Iterator[Callable[[SweepProgress], None]]:
         def show(state: SweepProgress) -> None:
             text = f"training {state.trainings}/{state.of_trainings}"
             if state.best is not None:
-                text += f", best {100 * state.best.value:.1f}% (trial {state.best.number})"
+                text += f", best {100 * state.best.outcome[0]:.1f}% (trial {state.best.number})"
             progress.update(bar, completed=state.trials, total=state.of_trials, description=text)
             if state.failure is not None:
                 console.print(f"a trial failed: {state.failure.rstrip()}", style="red")
@@ -215,11 +218,12 @@ def _best_trials(result: SweepResult, complete: list[TrialRow], task: str) -> Ta
     for column in ("trial", "score", "± s.e.", *options):
         table.add_column(column, justify="right")
     others = [row for row in complete if row.number > 0]
-    best = sorted(others, key=lambda row: -row.value)[:_BEST_SHOWN]
+    best = sorted(others, key=lambda row: -row.outcome[0])[:_BEST_SHOWN]
     for row in [row for row in complete if row.number == 0] + best:
         name = "preset" if row.number == 0 else str(row.number)
+        value, error = row.outcome
         values = [_text(row.options[key]) for key in options]
-        table.add_row(name, f"{100 * row.value:.1f}", f"{100 * row.error:.1f}", *values)
+        table.add_row(name, f"{100 * value:.1f}", f"{100 * error:.1f}", *values)
     return table
 
 
@@ -227,14 +231,15 @@ def _verdict(result: SweepResult) -> str:
     """Who wins, and why."""
     preset, winner = result.rows[0], result.winner
     best = best_trial(result.rows)
-    if winner is None:
+    if best is None or winner is None:
         return "the preset is not finished, so that nobody wins yet"
     if preset.state != "complete":
         return f"trial {winner.number} wins: the preset is {preset.state}"
     if best.number == 0:
         return "the preset wins: no trial is ahead of it"
-    lead = f"ahead by {100 * (best.value - preset.value):.1f} points"
-    error = f"its standard error over folds, {100 * best.error:.1f}"
+    value, spread = best.outcome
+    lead = f"ahead by {100 * (value - preset.outcome[0]):.1f} points"
+    error = f"its standard error over folds, {100 * spread:.1f}"
     if winner.number == 0:
         return f"the preset stays: trial {best.number} is {lead}, no more than {error}"
     return f"trial {winner.number} wins: it is {lead}, more than {error}"

@@ -22,11 +22,20 @@ class Warnable(Protocol):
     """What is looked at: an :class:`~mcfa_fast.evaluation.evaluate.Evaluation`, or what was kept of
     one."""
 
-    accuracy: float
-    chance: float
-    generalized: Any
-    classes: Sequence[Any]
-    confusion: Any
+    @property
+    def accuracy(self) -> float: ...
+
+    @property
+    def chance(self) -> float: ...
+
+    @property
+    def generalized(self) -> Any: ...
+
+    @property
+    def classes(self) -> Sequence[Any]: ...
+
+    @property
+    def confusion(self) -> Any: ...
 
 
 def warnings_of(result: Warnable) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -176,7 +176,7 @@ class Finished(NamedTuple):
 
 def in_workers(
     jobs: Iterable[Any], work: Callable[[Any], Any], *, workers: int = 1
-) -> Iterator[Finished]:
+) -> Generator[Finished, None, None]:
     """Run each job in one of some worker processes; gives them in the order in which they finish.
 
     Workers compute with one thread each, so that results do not depend on how many there are. A
@@ -189,7 +189,8 @@ def in_workers(
             object.
         workers: number of processes.
     """
-    source, idle, ended = iter(jobs), [], object()
+    source, ended = iter(jobs), object()
+    idle: list[ProcessPoolExecutor] = []
     running: dict[Future, tuple[Any, ProcessPoolExecutor, float]] = {}
     try:
         while True:
@@ -260,7 +261,9 @@ def _start_worker() -> None:
 
 def _end_with_parent() -> None:
     """Without this, a killed parent would leave its workers waiting for jobs forever."""
-    connection.wait([parent_process().sentinel])
+    parent = parent_process()
+    assert parent is not None, "only a worker runs this"
+    connection.wait([parent.sentinel])
     os._exit(1)
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from filelock import FileLock, Timeout
@@ -79,7 +79,7 @@ class Journal:
         self._preset_is_inside = all(preset[key] in space[key] for key in space)
         self._points, self._sampler, self._seed = points, sampler, sampler_seed
         whole_lines(path)
-        backend = JournalFileBackend(str(path), lock_obj=_Held())
+        backend = JournalFileBackend(str(path), lock_obj=cast(Any, _Held()))
         pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # not to announce every study
@@ -201,14 +201,12 @@ class Journal:
                 self.study.sampler.sample_independent(self.study, left, key, distribution)
             if isinstance(distribution, CategoricalDistribution):
                 trial.suggest_categorical(key, distribution.choices)
-            else:
-                suggest = (
-                    trial.suggest_int
-                    if isinstance(distribution, IntDistribution)
-                    else trial.suggest_float
-                )
+            elif isinstance(distribution, IntDistribution):
                 d = distribution
-                suggest(key, d.low, d.high, step=d.step, log=d.log)
+                trial.suggest_int(key, d.low, d.high, step=d.step, log=d.log)
+            elif isinstance(distribution, FloatDistribution):
+                f = distribution
+                trial.suggest_float(key, f.low, f.high, step=f.step, log=f.log)
         return trial
 
     def _sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
@@ -251,10 +249,13 @@ class _Held:
 def _distribution(dimension: Range | Choice) -> BaseDistribution:
     if isinstance(dimension, Choice):
         return CategoricalDistribution([_label(value) for value in dimension.values])
-    high = dimension.values[-1] if dimension.step is not None else dimension.high
+    low, high, log, step = dimension.low, dimension.high, dimension.log, dimension.step
+    if step is not None and dimension.values is not None:
+        high = dimension.values[-1]
     if dimension.whole:
-        return IntDistribution(dimension.low, high, dimension.log, dimension.step or 1)
-    return FloatDistribution(dimension.low, high, dimension.log, dimension.step)
+        # As they are: floats that are whole numbers are refused when the option is set.
+        return IntDistribution(cast(int, low), cast(int, high), log, cast(int, step or 1))
+    return FloatDistribution(low, high, log, step)
 
 
 def _label(value: Any) -> Any:

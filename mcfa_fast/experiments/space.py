@@ -233,10 +233,12 @@ def grid(space: Space) -> list[dict[str, Any]]:
         >>> grid({"epochs": Range(1, 2), "positives": Choice(("in", "out"))})[1]
         {'epochs': 1, 'positives': 'out'}
     """
+    axes = []
     for key, dimension in space.items():
         if dimension.values is None:
             raise ValueError(f"{key}: a grid needs a step, or values to choose from")
-    points = product(*(dimension.values for dimension in space.values()))
+        axes.append(dimension.values)
+    points = product(*axes)
     return [dict(zip(space, point, strict=True)) for point in points]
 
 
@@ -252,7 +254,7 @@ def _checked(base: RunConfig, key: str, value: Any) -> Any:
 def _number_type(base: RunConfig, key: str) -> type | None:
     owner, _, option = key.rpartition(".")
     fields = type(base.heads[owner] if owner else base.options).model_fields
-    annotation = fields.get(option, TrainingConfig.model_fields.get(option)).annotation
+    annotation = (fields.get(option) or TrainingConfig.model_fields[option]).annotation
     union = get_origin(annotation) in (Union, UnionType)
     kinds = get_args(annotation) if union else (annotation,)
     return next((kind for kind in (int, float) if kind in kinds), None)

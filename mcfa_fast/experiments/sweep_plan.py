@@ -126,7 +126,7 @@ def base_config(
 def _check_classes(space: Space, folds: Sequence[ClassFold]) -> None:
     """Raises unless every trial can fill its episodes with the classes that are not held out."""
     dimension = space.get("classes_per_batch")
-    if dimension is None:
+    if dimension is None or dimension.values is None:
         return
     fewest = min(len(fold.classes) - len(fold.held_out) for fold in folds)
     highest = max(dimension.values)

@@ -88,13 +88,14 @@ def rows_of(results: Iterable[JobResult]) -> list[Row]:
 
     By task, split, seed, and contestants as the registry has them.
     """
-    fields = Row.__dataclass_fields__
+    fields = list(Row.__dataclass_fields__)
     rows = []
     for result in sorted(results, key=lambda result: _order(result.job)):
         for values in result.rows:
-            content = {**result.job, **values, "seconds": result.seconds}
+            content: dict[str, Any] = {**result.job, **values, "seconds": result.seconds}
             content["chosen"] = json.dumps(values["chosen"])
-            rows.append(Row(**{name: content.get(name) for name in fields}))
+            known: dict[str, Any] = {name: content.get(name) for name in fields}
+            rows.append(Row(**known))
     return rows
 
 

@@ -120,17 +120,18 @@ class TrialScore:
         for (split, _), outcomes in self._groups().items():
             calibration, score = combine(outcomes)
             table.setdefault(split, []).append((score, calibration))
-        return {
-            split: tuple(None if None in column else float(np.mean(column)) for column in columns)
-            for split, columns in (
-                (s, list(zip(*pairs, strict=True))) for s, pairs in table.items()
-            )
-        }
+        means = {}
+        for split, pairs in table.items():
+            calibrations = [calibration for _, calibration in pairs if calibration is not None]
+            score = float(np.mean([score for score, _ in pairs]))
+            known = len(calibrations) == len(pairs)
+            means[split] = score, float(np.mean(calibrations)) if known else None
+        return means
 
     def folds(self) -> list[float]:
         """The score of every fold, with the calibration that all folds of its split share."""
         return [
-            outcome.at(calibration).harmonic if isinstance(outcome, SeenUnseenCurve) else outcome
+            _score(outcome, calibration)
             for outcomes in self._groups().values()
             for calibration in [combine(outcomes)[0]]
             for outcome in outcomes
@@ -172,3 +173,12 @@ def _folds(labels: np.ndarray, config: RunConfig) -> list[ClassFold]:
         generalized=config.task == "gzsl",
         seed=config.options.seed,
     )
+
+
+def _score(outcome: FoldOutcome, calibration: float | None) -> float:
+    """Of a fold that did not diverge."""
+    if isinstance(outcome, SeenUnseenCurve):
+        assert calibration is not None, "curves have a calibration"
+        return outcome.at(calibration).harmonic
+    assert outcome is not None, "asked for when no fold has diverged"
+    return outcome

@@ -25,7 +25,8 @@ class TrialRow:
         value: its score in 0..1; None unless complete.
         options: the options that were searched.
         splits: score per split.
-        calibrations: calibration per split that goes with the score; empty for task "zsl".
+        calibrations: calibration per split that goes with the score, as a multiple of the head's
+            unit; empty for task "zsl".
         folds: score of every fold of every split and seed; empty unless complete.
         seconds: duration of all its trainings together.
         note: why it is not complete.
@@ -48,11 +49,17 @@ class TrialRow:
             return None
         return float(np.std(self.folds, ddof=1) / np.sqrt(len(self.folds)))
 
+    @property
+    def outcome(self) -> tuple[float, float]:
+        """Value and standard error of a complete trial."""
+        assert self.value is not None and self.error is not None, "only of a complete trial"
+        return self.value, self.error
+
 
 def best_trial(rows: Iterable[TrialRow]) -> TrialRow | None:
     """The (first) complete trial of highest value; None without one."""
     complete = [row for row in rows if row.state == "complete"]
-    return max(complete, key=lambda row: row.value, default=None)
+    return max(complete, key=lambda row: row.outcome[0], default=None)
 
 
 def winner(rows: Sequence[TrialRow]) -> TrialRow | None:
@@ -70,7 +77,8 @@ def winner(rows: Sequence[TrialRow]) -> TrialRow | None:
         return None
     if rows[0].state != "complete":
         return best
-    return best if best.value - rows[0].value > best.error else rows[0]
+    value, error = best.outcome
+    return best if value - rows[0].outcome[0] > error else rows[0]
 
 
 def trials_csv(

@@ -273,6 +273,8 @@ def _trade_off(run: RunFiles, key: str) -> Markup:
     trade_offs, described = [], []
     for head, result in run.results.items():
         values = result.generalized
+        if values is None:
+            continue
         used = f"used, calibration {values.calibration:.3g} (H {100 * values.harmonic:.1f})"
         best = f"best H, chosen on the test rows (H {100 * values.best.harmonic:.1f})"
         points = (

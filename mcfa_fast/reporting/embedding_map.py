@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from mcfa_fast.classifiers.zero_shot import ZeroShotClassifier
 from mcfa_fast.data.dataset import Dataset
 from mcfa_fast.reporting.palette import CLASS_COLOURS
 from mcfa_fast.reporting.svg import hue, printable
+from mcfa_fast.systems.base import Embeds
 
 __all__ = ["EmbeddingSample", "draw_map", "embed_pca", "embed_tsne", "sample_embeddings"]
 
@@ -72,15 +74,15 @@ def sample_embeddings(
             f"{dataset.name}: expected the {classifier.n_features_in_} features that the run was "
             f"trained on, got {dataset.features.shape[1]}"
         )
-    split = dataset.split(split, generalized=classifier.run_.task == "gzsl")
-    if not np.array_equal(split.seen_classes, classifier.seen_classes_):
+    drawn = dataset.split(split, generalized=classifier.run_.task == "gzsl")
+    if not np.array_equal(drawn.seen_classes, classifier.seen_classes_):
         raise ValueError(
-            f"{dataset.name}: split {split.name} has other seen classes than the run was trained on"
+            f"{dataset.name}: split {drawn.name} has other seen classes than the run was trained on"
         )
     classes = np.union1d(classifier.seen_classes_, classifier.unseen_classes_)
-    seen_rows = split.test_seen if split.generalized else split.train
-    rows = _choose(np.concatenate([seen_rows, split.test_unseen]), dataset.labels, len(classes))
-    system = classifier.system_
+    seen_rows = drawn.test_seen if drawn.generalized else drawn.train
+    rows = _choose(np.concatenate([seen_rows, drawn.test_unseen]), dataset.labels, len(classes))
+    system = cast(Embeds, classifier.system_)
     images = torch.cat([system.embed(chunk) for chunk in dataset.rows(rows).chunks()])
     descriptors = system.prototypes(classifier.table_.semantics[torch.from_numpy(classes)])
     return EmbeddingSample(
@@ -90,7 +92,7 @@ def sample_embeddings(
         classes=classes,
         unseen=np.isin(classes, classifier.unseen_classes_),
         names=tuple(names[label] for label in classes),
-        training=not split.generalized,
+        training=not drawn.generalized,
     )
 
 
@@ -140,12 +142,12 @@ def draw_map(sample: EmbeddingSample, places: np.ndarray, title: str) -> Figure:
     axes = figure.add_subplot()
     images, descriptors = np.split(places, [len(sample.images)])
     of_seen = np.isin(sample.image_classes, sample.classes[~sample.unseen])
-    dots = {"ls": "", "ms": 2.8, "mew": 0}
+    dots: dict[str, Any] = {"ls": "", "ms": 2.8, "mew": 0}
     axes.plot(*images[of_seen].T, "o", color=hue("faint"), alpha=0.55, **dots)
     for position, row in enumerate(unseen):
         own = sample.image_classes == sample.classes[row]
         axes.plot(*images[own].T, "o", color=_colour(position), alpha=0.75, **dots)
-    marks = {"ls": "", "zorder": 4}
+    marks: dict[str, Any] = {"ls": "", "zorder": 4}
     axes.plot(
         *descriptors[~sample.unseen].T,
         "P",
@@ -214,19 +216,14 @@ def _spread(heights: np.ndarray) -> np.ndarray:
 
 
 def _explain(figure: Figure) -> None:
-    marks = {"ls": "", "marker": "o"}
-    handles = [
-        Line2D([], [], label=label, **marks | style)
-        for label, style in (
-            ("image of a seen class", {"ms": 3.5, "mew": 0, "color": hue("faint")}),
-            ("image of an unseen class", {"ms": 3.5, "mew": 0, "color": hue("class-4")}),
-            ("descriptor of a seen class", {"marker": "P", "ms": 5.5, "color": hue("muted")}),
-            (
-                "descriptor of an unseen class",
-                {"ms": 6.5, "color": hue("class-4"), "mec": hue("ink")},
-            ),
-        )
-    ]
+    marks: dict[str, Any] = {"ls": "", "marker": "o"}
+    styles: dict[str, dict[str, Any]] = {
+        "image of a seen class": {"ms": 3.5, "mew": 0, "color": hue("faint")},
+        "image of an unseen class": {"ms": 3.5, "mew": 0, "color": hue("class-4")},
+        "descriptor of a seen class": {"marker": "P", "ms": 5.5, "color": hue("muted")},
+        "descriptor of an unseen class": {"ms": 6.5, "color": hue("class-4"), "mec": hue("ink")},
+    }
+    handles = [Line2D([], [], label=label, **marks | style) for label, style in styles.items()]
     figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.3)
 
 

@@ -65,7 +65,7 @@ def embedding_section(
     source = run.source or {"features": None, "semantics": None}
     try:
         dataset = datasets.load(
-            data or source["data"], features=source["features"], semantics=source["semantics"]
+            data or str(source["data"]), features=source["features"], semantics=source["semantics"]
         )
         sample = sample_embeddings(classifier, dataset, run.first.split)
     except (ValueError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -103,7 +104,7 @@ def confusion_matrix(
     axes.set(xlabel="predicted", ylabel="true")
     if labelled:
         texts = [printable(name) for name in names]
-        turned = {} if max(map(len, texts)) <= 2 else {"rotation": 90}
+        turned: dict[str, Any] = {} if max(map(len, texts)) <= 2 else {"rotation": 90}
         axes.set_xticks(range(classes), texts, **turned)
         axes.set_yticks(range(classes), texts)
         for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):

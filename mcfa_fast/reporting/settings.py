@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcfa_fast.classifiers.config import RunConfig
+from mcfa_fast.systems.base import TrainableConfig
 from mcfa_fast.training.config import Options
 
 __all__ = ["ABSENT", "Setting", "SettingGroup", "differences", "settings_of"]
@@ -68,9 +69,9 @@ def settings_of(
     owners: list[tuple[str, str, Options, Options]] = [
         (f"system {config.system}", "", config.options, preset.options)
     ]
-    training = getattr(config.options, "training", None)
-    if training is not None:
-        owners.append(("training", "", training, preset.options.training))
+    own, standard = config.options, preset.options
+    if isinstance(own, TrainableConfig) and isinstance(standard, TrainableConfig):
+        owners.append(("training", "", own.training, standard.training))
     owners += [
         (f"head {head}", f"{head}.", own, preset.heads[head]) for head, own in config.heads.items()
     ]

@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import matplotlib
@@ -81,7 +81,7 @@ def drawn(key: str, label: str, draw: Callable[..., Figure], *arguments: Any) ->
     style = dict.fromkeys(_INK, hue("ink")) | dict.fromkeys(_MUTED, hue("muted"))
     style |= {"grid.color": hue("grid"), "svg.hashsalt": key}
     output = io.BytesIO()
-    with matplotlib.rc_context(_STYLE | style), warnings.catch_warnings():
+    with matplotlib.rc_context(cast(Any, _STYLE | style)), warnings.catch_warnings():
         # The browser has the glyphs that the font used for measuring lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         draw(*arguments).savefig(output, format="svg", transparent=True, metadata={"Date": None})
@@ -92,7 +92,7 @@ def drawn(key: str, label: str, draw: Callable[..., Figure], *arguments: Any) ->
     _share_styles(root)
     for element in root.iter():
         if "style" in element.attrib:
-            colours = _COLOUR.sub(lambda match: _VARIABLES[match[0]], element.get("style"))
+            colours = _COLOUR.sub(lambda match: _VARIABLES[match[0]], element.attrib["style"])
             element.set("style", colours)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
@@ -107,7 +107,7 @@ def _strip_namespaces(root: ElementTree.Element) -> None:
         element.attrib = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
         for name in ("d", "x", "y", "points"):
             if name in element.attrib:
-                element.set(name, _NUMBER.sub(r"\1", element.get(name)).replace("\n", ""))
+                element.set(name, _NUMBER.sub(r"\1", element.attrib[name]).replace("\n", ""))
         element.text = (element.text or "").strip() or None
         element.tail = None
 
@@ -130,9 +130,9 @@ def _rename_identifiers(root: ElementTree.Element, key: str) -> None:
         if old in names:
             element.set("id", names[old])
         if element.get("href", "").startswith("#"):
-            element.set("href", "#" + names[element.get("href")[1:]])
+            element.set("href", "#" + names[element.attrib["href"][1:]])
         if "clip-path" in element.attrib:
-            element.set("clip-path", f"url(#{names[element.get('clip-path')[5:-1]]})")
+            element.set("clip-path", f"url(#{names[element.attrib['clip-path'][5:-1]]})")
 
 
 def _share_styles(root: ElementTree.Element) -> None:
@@ -140,7 +140,8 @@ def _share_styles(root: ElementTree.Element) -> None:
     for group in root.iter("g"):
         markers = group.findall("use")
         styles = {marker.get("style") for marker in markers}
-        if len(markers) > 1 and len(styles) == 1 and None not in styles:
-            group.set("style", styles.pop())
+        style = styles.pop() if len(styles) == 1 else None
+        if len(markers) > 1 and style is not None:
+            group.set("style", style)
             for marker in markers:
                 del marker.attrib["style"]

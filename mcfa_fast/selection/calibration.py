@@ -33,6 +33,12 @@ class HeldOutScores:
     units: Mapping[str, float]
     weighted: Callable[[float], np.ndarray] | None = None
 
+    def of(self, head: str, weight: float | None) -> np.ndarray:
+        """A head's scores [N, K], those of the ensemble for a weight."""
+        if self.weighted is None or weight is None or head != _ENSEMBLE:
+            return self.scores[head]
+        return self.weighted(weight)
+
 
 def calibrate(
     folds: Sequence[HeldOutScores],
@@ -60,14 +66,12 @@ def calibrate(
     names = list(folds[0].scores)
     chosen_weight = None
     if _ENSEMBLE in names:
-        order = sorted(_WEIGHTS.tolist(), key=lambda value: abs(value - weight))
+        order: list[float] = sorted(_WEIGHTS.tolist(), key=lambda value: abs(value - weight))
         # The first of equals.
-        chosen_weight = round(max(order, key=lambda value: _weighted_score(folds, value)), 10)
+        best = max(order, key=lambda value: _weighted_score(folds, value))
+        chosen_weight = round(best, 10)
     scores = {
-        name: [
-            one.weighted(chosen_weight) if name == _ENSEMBLE else one.scores[name] for one in folds
-        ]
-        for name in names
+        name: [one.of(name, chosen_weight) for one in folds] for name in names
     }
     calibrations, values = {}, {}
     for name in names:
@@ -109,7 +113,7 @@ def _judge(
 
 def _weighted_score(folds: Sequence[HeldOutScores], weight: float) -> float:
     units = [one.units[_ENSEMBLE] for one in folds]
-    return _judge(folds, [one.weighted(weight) for one in folds], units)[1]
+    return _judge(folds, [one.of(_ENSEMBLE, weight) for one in folds], units)[1]
 
 
 def _offset(one: HeldOutScores, head: str, calibration: float) -> np.ndarray:

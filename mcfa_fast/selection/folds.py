@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -178,5 +179,5 @@ def combine(outcomes: Sequence[FoldOutcome]) -> tuple[float | None, float]:
     if any(outcome is None for outcome in outcomes):
         return None, -1.0
     if isinstance(outcomes[0], SeenUnseenCurve):
-        return best_calibration(outcomes)
-    return None, float(np.mean(outcomes))
+        return best_calibration(cast("Sequence[SeenUnseenCurve]", outcomes))
+    return None, float(np.mean(cast("Sequence[float]", outcomes)))

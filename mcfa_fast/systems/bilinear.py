@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
@@ -43,9 +44,10 @@ class Bilinear(Compatibility):
     """
 
     weights = ("maps",)
-    maps: Tensor
-    basis: Tensor
-    seen: Tensor
+    if TYPE_CHECKING:  # TorchScript knows no annotations that are text
+        maps: Tensor
+        basis: Tensor
+        seen: Tensor
 
     def __init__(self, tensors: Mapping[str, Tensor], criterion: Criterion) -> None:
         super().__init__(tensors)

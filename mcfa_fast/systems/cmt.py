@@ -1,6 +1,7 @@
 """CMT: a two-layer network that regresses descriptors from features."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
@@ -34,11 +35,12 @@ class _Network(Compatibility):
     """
 
     weights = ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
-    hidden_weight: Tensor
-    hidden_bias: Tensor
-    output_weight: Tensor
-    output_bias: Tensor
-    seen: Tensor
+    if TYPE_CHECKING:  # TorchScript knows no annotations that are text
+        hidden_weight: Tensor
+        hidden_bias: Tensor
+        output_weight: Tensor
+        output_bias: Tensor
+        seen: Tensor
 
     def regress(self, features: Tensor) -> Tensor:
         """Regressed descriptors [N, A] of features [N, F]."""

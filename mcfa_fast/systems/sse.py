@@ -1,6 +1,7 @@
 """SSE: descriptors and images embedded as histograms of seen classes."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -84,11 +85,12 @@ class _Similarity(Compatibility):
     """
 
     weights = ("w", "thresholds")
-    w: Tensor
-    thresholds: Tensor
-    seen: Tensor
-    histograms: Tensor
-    margins: Tensor
+    if TYPE_CHECKING:  # TorchScript knows no annotations that are text
+        w: Tensor
+        thresholds: Tensor
+        seen: Tensor
+        histograms: Tensor
+        margins: Tensor
 
     def __init__(self, tensors: Mapping[str, Tensor], config: SSEConfig) -> None:
         super().__init__(tensors)

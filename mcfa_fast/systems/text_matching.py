@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -38,6 +38,9 @@ class _Means(NamedTuple):
 
 class _Centred(nn.Module):
     """Unit rows less an offset, of unit length again."""
+
+    if TYPE_CHECKING:  # TorchScript knows no annotations that are text
+        offset: Tensor
 
     def __init__(self, offset: Tensor) -> None:
         super().__init__()

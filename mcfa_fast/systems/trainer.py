@@ -105,6 +105,7 @@ class Trainer:
             CheckpointError: If a file in ``run_dir`` is damaged.
             FloatingPointError: If a loss is no longer finite after an epoch.
         """
-        hook = None if self._hook is None else lambda epoch: self._hook(epoch, self.system)
+        given = self._hook
+        hook = None if given is None else lambda epoch: given(epoch, self.system)
         self.history = fit(self.system, self._data, on_epoch_end=hook, **self._options)
         return self.system

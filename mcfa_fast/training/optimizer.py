@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class FusedAdam(torch.optim.Adam):
         self._lists: tuple[list[Tensor], ...] | None = None
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update from the parameters' present gradients."""
         if self._lists is None:
             self._lists = self._collect()
@@ -51,7 +51,7 @@ class FusedAdam(torch.optim.Adam):
         torch._foreach_add_(moments[-1], 1)
         torch._fused_adam_(
             parameters,
-            [parameter.grad for parameter in parameters],
+            [cast(Tensor, parameter.grad) for parameter in parameters],
             *moments,
             lr=group["lr"],
             beta1=group["betas"][0],

@@ -77,14 +77,14 @@ class Head(ABC):
     """Ascending indices [K] of the classes it knows, the columns of its scores."""
 
     def __init__(
-        self, system: System, task: Task, options: Options, others: Mapping[str, Head]
+        self, system: System, task: Task, options: Any, others: Mapping[str, Head]
     ) -> None:
-        self.system = system
+        self.system: Any = system  # the registry vouches for what a head needs of it
         self.task = task
         self.options = options
 
     @classmethod  # noqa: B027 (most suit any task)
-    def check(cls, options: Options, task: Task) -> None:
+    def check(cls, options: Any, task: Task) -> None:
         """Raise a ValueError where the options do not suit the task."""
 
     def for_others(self, others: Mapping[str, Head]) -> Head:

@@ -82,7 +82,7 @@ class NearestHead(Head):
     options: NearestOptions
     whitening: Tensor | None = None
     """The matrix [D, D] that embeddings are multiplied by; None without."""
-    _image_means: Tensor | None = None
+    _image_means: Any = None
 
     def observe(self, data: TrainingData) -> None:
         options = self.options
@@ -102,8 +102,9 @@ class NearestHead(Head):
         self.classes = table.all
         vectors = self.whiten(self.system.prototypes(table.semantics[self.classes]))
         classes = self.classes
-        if self.options.prototype_kernel is not None:
-            vectors = F.normalize(vectors, dim=1) + self._kernel_means(table)
+        kernel = self.options.prototype_kernel
+        if kernel is not None:
+            vectors = F.normalize(vectors, dim=1) + self._kernel_means(table, kernel)
         if self.options.image_share and self.task == "gzsl":
             vectors = self._with_images(vectors, table)
         if self.options.image_prototypes and self.task == "gzsl":
@@ -151,11 +152,11 @@ class NearestHead(Head):
         mixed[seen] = (1 - share) * mixed[seen] + share * F.normalize(self._image_means, dim=1)
         return mixed
 
-    def _kernel_means(self, table: ClassTable) -> Tensor:
+    def _kernel_means(self, table: ClassTable, width: float) -> Tensor:
         """Of every class: its neighbours' image means [K, D], those of seen classes."""
         descriptors = F.normalize(self.system.scale_semantics(table.semantics), dim=1)
         similarities = descriptors[self.classes] @ descriptors[table.seen].T
-        weights = torch.softmax(similarities / self.options.prototype_kernel, dim=1)
+        weights = torch.softmax(similarities / width, dim=1)
         return weights @ F.normalize(self._image_means, dim=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -149,11 +149,11 @@ class CapturedStep:
         self._eager = eager
         self._optimizer = optimizer
         self._generator = generator
-        self._key: object = None
+        self._key: Any = None
         self._steps = 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._input: StepInput | None = None
-        self._losses: Tensor | None = None
+        self._input: StepInput
+        self._losses: Tensor
 
     def __call__(self, batch: StepInput, weights: TermWeights, update: Update) -> Tensor:
         key = (weights, *(tensor.shape for tensor in batch))
@@ -165,7 +165,7 @@ class CapturedStep:
         if self._graph is None and self._steps <= self._EAGER_STEPS:
             return self._on_side_stream(batch, weights, update)
         if self._graph is None:
-            self._capture(batch, weights, update)
+            self._graph = self._capture(batch, weights, update)
         for static, tensor in zip(self._input, batch, strict=True):
             static.copy_(tensor)
         self._graph.replay()
@@ -179,11 +179,14 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(stream)
         return losses
 
-    def _capture(self, batch: StepInput, weights: TermWeights, update: Update) -> None:
+    def _capture(
+        self, batch: StepInput, weights: TermWeights, update: Update
+    ) -> torch.cuda.CUDAGraph:
         self._input = StepInput(*(tensor.clone() for tensor in batch))
         # Gradients have to come from the graph's own memory.
         self._optimizer.zero_grad(set_to_none=True)
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.register_generator_state(self._generator)
-        with torch.cuda.graph(self._graph):
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self._generator)
+        with torch.cuda.graph(graph):
             self._losses = self._eager(self._input, weights, update)
+        return graph

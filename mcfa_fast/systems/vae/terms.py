@@ -59,7 +59,12 @@ def vae_terms(output: VAEOutput, *, count_instances: bool) -> VAETerms:
 def _reconstructions(
     output: VAEOutput, class_weights: Tensor, kl: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if output.visual_reconstruction is None:
+    if (
+        output.visual_reconstruction is None
+        or output.semantic_reconstruction is None
+        or output.visual_from_semantic is None
+        or output.semantic_from_visual is None
+    ):
         nothing = output.visual_mean.new_zeros(())
         return nothing, kl, nothing
     own = functional.l1_reconstruction(
