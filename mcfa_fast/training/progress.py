@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from mcfa_fast._extras import require
+
 __all__ = ["epoch_progress"]
 
 
@@ -17,12 +19,16 @@ def epoch_progress(epochs: int, done: int, *, show: bool) -> Iterator[Callable[[
         done: Epochs already finished.
         show: Without it nothing is shown.
 
+    Raises:
+        MissingExtraError: If it is shown without ``pip install 'mcfa_fast[cli]'``.
+
     Yields:
         A function to call with the loss of each epoch as it finishes.
     """
     if not show:
         yield lambda loss: None
         return
+    require("cli", "progress")
     from rich.progress import Progress, TextColumn
 
     columns = (*Progress.get_default_columns(), TextColumn("loss {task.fields[loss]}"))
