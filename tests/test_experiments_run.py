@@ -260,3 +260,13 @@ def main(run_dir, epochs):
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]))
+
+
+def test_the_folder_of_a_closed_form_is_not_that_of_another_run(tmp_path):
+    digits = data.load("digits")
+    run(RunConfig.of("eszsl"), digits, "7/3:0", run_dir=tmp_path)
+    before = (tmp_path / "classifier.pt").read_bytes()
+    other = RunConfig.of("eszsl", options={"visual_penalty": 3.0})
+    with pytest.raises(ValueError, match=r"different run \(config.visual_penalty was 1.0 and is 3"):
+        run(other, digits, "7/3:0", run_dir=tmp_path)
+    assert (tmp_path / "classifier.pt").read_bytes() == before

@@ -33,7 +33,7 @@ def fit(
         system: As it was constructed.
         data: The images.
         run_dir: Where a training keeps its state and resumes; None writes nothing. A system that
-            is solved in closed form keeps none.
+            is solved in closed form has none to keep, but says what the folder is for.
         progress: Show a progress bar.
         resident: See :func:`~mcfa_fast.training.placement.place`.
         on_epoch_end: See :func:`~mcfa_fast.training.loop.train`.
@@ -48,10 +48,12 @@ def fit(
     if run_dir is not None:
         data.features.watch()
     trainable = system.trainable(data, resident=resident)
-    if trainable is None:
-        system.solve(system.prepare(data))
-        return []
+    prepared = system.prepare(data) if trainable is None else None
+    # Before anything is fitted: the folder may be that of another run.
     run = None if run_dir is None else RunFolder(run_dir, _identity(system, data))
+    if trainable is None:
+        system.solve(prepared)
+        return []
     return train(
         trainable,
         epochs=_epochs(system.config),
