@@ -96,8 +96,9 @@ class RunConfig(Options):
         """Options of the system's own class, and of the heads', when they are read from JSON."""
         if not isinstance(content, dict) or not isinstance(content.get("system"), str):
             return content
-        entry = find(content["system"], imports=False)  # it may be read from a file
         options, heads = content.get("options"), content.get("heads")
+        # What is read from a file must not import; options that are objects are not.
+        entry = find(content["system"], imports=isinstance(options, SystemConfig))
         if isinstance(options, dict):
             content = {**content, "options": entry.system.Config(**options)}
         if isinstance(heads, dict):

@@ -78,8 +78,9 @@ def benchmark(
         Optional[str],
         typer.Option(
             metavar="NAME",
-            help="What differences are to, as the tables call it: SYSTEM[:PRESET][/HEAD] "
-            f"(default: {default_opponent()}, the recommended system).",
+            help="What differences are to, as the tables call it: SYSTEM or SYSTEM:PRESET, where "
+            f"it has several heads with /HEAD (default: {default_opponent()}, the recommended "
+            "system).",
         ),
     ] = None,
     device: DeviceOption = "cpu",
