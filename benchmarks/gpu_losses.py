@@ -2,7 +2,8 @@
 
     python benchmarks/gpu_losses.py --output benchmarks/results/gpu_losses.json
 
-Every case is checked against the float64 definition on a part of its batch before it is timed.
+Every case is checked before it is timed: the first instances as a batch of their own, and some rows
+of the whole batch, each against the float64 definition. A check that fails ends in exit status 1.
 Times are medians over CUDA events, after warm-up. With --fused only the kernels are measured that
 MCFA_FAST_HOPPER chooses between; with --rivals plain PyTorch and torch.compile, which are slow.
 """
@@ -89,6 +90,10 @@ def training_step(losses, visual, semantic, labels):
     return step
 
 
+class CheckFailed(Exception):
+    """A result that is not the definition's."""
+
+
 def check(visual, semantic, labels) -> None:
     """Values and gradients of the first instances against the oracle."""
     part = slice(0, 2000)
@@ -98,12 +103,44 @@ def check(visual, semantic, labels) -> None:
     oracle = training_step(reference.contrastive_losses, *exact, labels[part])()
     for got, want in zip(ours, oracle, strict=True):
         error = (got.double() - want).norm() / want.norm()
-        assert error < (1e-4 if got.dtype == torch.float32 else 2e-2), error
+        if not error < (1e-4 if got.dtype == torch.float32 else 2e-2):
+            raise CheckFailed(f"a gradient is off by {error}")
+
+
+def check_rows(visual, semantic, labels) -> None:
+    """VtoV's losses and gradients of some rows of the whole batch, straight from the definition."""
+    leaf = visual.detach().requires_grad_()
+    outputs = torch.ops.mcfa_fast.contrastive_forward(
+        leaf, None, labels, torch.tensor(TEMPERATURE), True, False, False,
+        "out", "none", True, -100,
+    )  # fmt: skip
+    losses, lse = outputs[0].detach(), outputs[3].double()
+    (gradient,) = torch.autograd.grad(outputs[0].sum(), leaf)
+    unit = torch.nn.functional.normalize(leaf.detach().double(), dim=1)
+    counts = torch.bincount(labels, minlength=CLASSES)
+    for row in range(0, len(labels), max(len(labels) // 16, 1)):
+        similarity = unit @ unit[row] / TEMPERATURE
+        similarity[row] = -torch.inf
+        positive = labels == labels[row]
+        positive[row] = False
+        log_sum = similarity.logsumexp(0)
+        loss = log_sum - similarity[positive].mean()
+        if not (losses[row] - loss).abs() < 2e-3 * loss.abs():
+            raise CheckFailed(f"the loss of row {row} is {losses[row]}, not {loss}")
+        weights = (similarity - log_sum).exp() + (similarity - lse).exp()
+        weights -= positive * (2.0 / (counts[labels[row]] - 1))
+        slope = weights @ unit / TEMPERATURE
+        slope = (slope - unit[row] * (slope @ unit[row])) / leaf[row].detach().double().norm()
+        error = (gradient[row].double() - slope).norm() / slope.norm()
+        if not error < 2e-2:
+            raise CheckFailed(f"the gradient of row {row} is off by {error}")
 
 
 def run_or_reason(measure):
     try:
         return measure()
+    except CheckFailed:
+        raise
     except torch.OutOfMemoryError:
         return "out of memory"
     except Exception as error:  # the row says why a rival did not run
@@ -130,6 +167,7 @@ def measure_rivals(instances, width, dtype) -> dict:
 def measure_losses(instances, width, floor, target, dtype) -> dict:
     data = batch(instances, width, dtype)
     check(*data)
+    check_rows(*data)
     step = training_step(functional.contrastive_losses, *data)
     large = instances > 200_000
     repeats = 3 if large else 15
@@ -237,8 +275,14 @@ def main() -> None:
         "rivals": [],
     }
 
+    failed = []
+
     def add(kind, measure):
-        row = run_or_reason(measure)
+        try:
+            row = run_or_reason(measure)
+        except CheckFailed as error:
+            row = f"check failed: {error}"
+            failed.append(row)
         result[kind].append(row)
         print(json.dumps(row), flush=True)
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -260,6 +304,8 @@ def main() -> None:
         add("losses", lambda c=case: measure_losses(*c, torch.bfloat16))
     if not options.fused:
         add("losses", lambda: measure_losses(16_384, 64, None, None, torch.float32))
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 if __name__ == "__main__":

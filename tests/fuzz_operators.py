@@ -72,6 +72,8 @@ def right_call(choose: random.Random, function) -> Sample:
 
 def strange_tensor(choose: random.Random, tensor: torch.Tensor) -> torch.Tensor:
     """Something else in place of a tensor."""
+    if tensor.is_meta or tensor.layout != torch.strided:  # strange already
+        return tensor
     integral = not tensor.is_floating_point()
     generator = torch.Generator().manual_seed(choose.randrange(2**31))
     shape = [choose.randrange(0, 9) for _ in range(choose.randrange(0, 4))]

@@ -91,6 +91,12 @@ T widened(const T& argument, at::ScalarType type) {
   }
 }
 
+// Whether an operator packs its arguments.
+template <typename Operator, typename = void>
+constexpr bool kPacks = false;
+template <typename Operator>
+constexpr bool kPacks<Operator, std::void_t<decltype(&Operator::pack)>> = true;
+
 template <typename Operator, typename Signature = typename Operator::Signature>
 struct Kernels;
 
@@ -161,7 +167,7 @@ struct Kernels<Operator, Result(Arguments...)> {
  private:
   template <typename Compute>
   static Result pass_on(const Compute& compute, Arguments... arguments) {
-    if constexpr (requires { Operator::pack(arguments...); }) {
+    if constexpr (kPacks<Operator>) {
       return Operator::unpack(std::apply(compute, Operator::pack(arguments...)));
     } else {
       return compute(arguments...);

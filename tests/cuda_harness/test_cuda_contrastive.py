@@ -88,10 +88,20 @@ def high_precision():
     torch.set_float32_matmul_precision(before)
 
 
-def test_float32_obeys_the_matmul_precision(harness, request):
+@pytest.fixture
+def tf32():
+    """The same by PyTorch's newer setting."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    yield
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
+@pytest.mark.parametrize("setting", ["high_precision", "tf32"])
+def test_float32_obeys_the_matmul_precision(harness, request, setting):
     sample = sample_of(batch(90, 7, 100), torch.float32, 0.1, positives="in")
     full = assert_right(sample)
-    request.getfixturevalue("high_precision")
+    request.getfixturevalue(setting)
     # A CPU multiplies in float32 all the same, but other kernels have run.
     assert not all_equal(assert_right(sample), full)
 

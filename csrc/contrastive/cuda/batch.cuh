@@ -17,6 +17,12 @@ constexpr bool kOnMatrixUnits = sizeof(T) == 2;
 
 constexpr int64_t kWidestFused = 256;
 
+// Whether PyTorch lets float32 products use the matrix units, by whichever of its settings.
+inline bool allows_tf32() {
+  return at::globalContext().float32Precision(at::Float32Backend::CUDA, at::Float32Op::MATMUL) ==
+      at::Float32Precision::TF32;
+}
+
 // Whether latents go through a library's products (chunks.cuh): those that are too wide for the fused kernels (on some
 // GPUs, for their shared memory), and float32 latents that are not narrow where PyTorch's float32 matmul precision lets
 // the library use the matrix units.
@@ -25,7 +31,7 @@ bool by_library(int64_t width) {
   constexpr int64_t kNarrow = 64;
   return width > kWidestFused ||
       (kOnMatrixUnits<T> && width > 128 && shared_memory_limit() < MmaShape<256>::kBackwardShared) ||
-      (std::is_same_v<T, float> && width > kNarrow && at::globalContext().allowTF32CuBLAS());
+      (std::is_same_v<T, float> && width > kNarrow && allows_tf32());
 }
 
 // The width that the kernels want latents padded to.
