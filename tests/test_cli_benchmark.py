@@ -173,3 +173,12 @@ def test_bad_options_are_one_message(arguments, message, tmp_path):
     assert result.exit_code == 1
     assert message in result.stderr and "Traceback" not in result.output
     assert not (tmp_path / "jobs.jsonl").exists()
+
+
+def test_a_system_that_does_not_suit_the_data_is_left_out(tmp_path):
+    arguments = ["benchmark", "--systems", "text,sae,ridge", "--against", "ridge"]
+    result = invoke(*arguments, "--splits", "7/3:0", "--tasks", "zsl", "--out", tmp_path / "other")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert "text-matching is left out: semantics: text matching expected descriptors" in text
+    assert {row["system"] for row in results_of(tmp_path / "other")} == {"sae", "ridge"}

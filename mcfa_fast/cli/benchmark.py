@@ -25,6 +25,7 @@ from mcfa_fast.cli.common import (
     parts,
     say,
 )
+from mcfa_fast.data import Dataset
 from mcfa_fast.experiments.compare import (
     Comparison,
     data_fingerprint,
@@ -32,7 +33,12 @@ from mcfa_fast.experiments.compare import (
     plan,
     resolve_splits,
 )
-from mcfa_fast.experiments.contestants import default_opponent, group_names, resolve_contestants
+from mcfa_fast.experiments.contestants import (
+    Contestant,
+    default_opponent,
+    group_names,
+    resolve_contestants,
+)
 from mcfa_fast.experiments.jobs import Job, JobLog, JobResult, run_jobs
 from mcfa_fast.experiments.report import Table, check_against, comparison_tables, to_markdown
 from mcfa_fast.experiments.table import rows_csv, rows_of
@@ -95,7 +101,7 @@ def benchmark(
     """
     with errors_as_messages():
         dataset = load_data({"data": data, "features": features, "semantics": semantics})
-        contestants = resolve_contestants(parts(systems))
+        contestants = _suited(resolve_contestants(parts(systems)), dataset)
         chosen_splits = resolve_splits(dataset, parts(splits) if splits else dataset.split_names)
         planned = plan(contestants, chosen_splits, parts(tasks), parse_seeds(seeds))
         for split, task in {(job["split"], job["task"]) for job in planned}:
@@ -128,6 +134,16 @@ def benchmark(
         say(f"results are in {out}")
         if failed:
             fail(f"{len(failed)} of {len(log.results)} runs failed; run again to retry them")
+
+
+def _suited(contestants: list[Contestant], dataset: Dataset) -> list[Contestant]:
+    """Those that work with data of these widths; the others are named, with the reason."""
+    widths = dataset.features.shape[1], dataset.semantics.shape[1]
+    reasons = {one: find(one.system).system.unsuited(*widths) for one in contestants}
+    for one, reason in reasons.items():
+        if reason:
+            say(f"{one.name} is left out: {reason}")
+    return [one for one in contestants if not reasons[one]]
 
 
 def _run(planned: list[Job], work: Comparison, log: JobLog, workers: int) -> None:

@@ -108,6 +108,11 @@ class System(ABC):
         self.semantic_features = semantic_features
         self.device = torch.device(device)
 
+    @classmethod
+    def unsuited(cls, visual_features: int, semantic_features: int) -> str:
+        """Why it does not work with data of these widths; empty if it does."""
+        return ""
+
     def trainable(self, data: TrainingData, *, resident: bool | None = None) -> Trainable | None:
         """What the training loop trains; None for a system that is solved in closed form.
 

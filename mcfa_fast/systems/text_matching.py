@@ -90,12 +90,18 @@ class TextMatching(System):
         *,
         device: torch.device | str = "cpu",
     ) -> None:
+        if reason := self.unsuited(visual_features, semantic_features):
+            raise ValueError(reason)
         super().__init__(config, visual_features, semantic_features, device=device)
-        if visual_features != semantic_features:
-            raise ValueError(
-                f"semantics: text matching expected descriptors as wide as the features "
-                f"({visual_features}), both by one image-text encoder, got {semantic_features}"
-            )
+
+    @classmethod
+    def unsuited(cls, visual_features: int, semantic_features: int) -> str:
+        if visual_features == semantic_features:
+            return ""
+        return (
+            "semantics: text matching expected descriptors as wide as the features "
+            f"({visual_features}), both by one image-text encoder, got {semantic_features}"
+        )
 
     def prepare(self, data: TrainingData) -> _Means:
         classes = torch.from_numpy(data.seen_classes)
