@@ -1,11 +1,22 @@
 """Fixtures for every test module."""
 
 import shutil
+import sys
 
 import pytest
 import torch
 
 import mcfa_fast as mf
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registry_of_the_package():
+    """Systems that a test module registers are known to it alone."""
+    yield
+    registry = sys.modules.get("mcfa_fast.systems.registry")  # not where it was never needed
+    for name, entry in list(registry.SYSTEMS.items()) if registry else ():
+        if not entry.system.__module__.startswith("mcfa_fast."):
+            del registry.SYSTEMS[name]
 
 
 @pytest.fixture(scope="module")

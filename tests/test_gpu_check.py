@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
 
 # What PyTorch, NumPy and pytest bring along may be imported, and the standard library.
 COLLECT = """
@@ -34,7 +34,8 @@ def test_the_gpu_tests_need_pytorch_and_pytest_alone():
         "-p",
         "no:hypothesispytest",
     ]
-    command += ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", "tests/gpu", "tests/gpu"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # From the tests' own folder, where the installed package is found and not the sources.
+    command += ["-c", "../pyproject.toml", "--rootdir", "..", "--confcutdir", "gpu", "gpu"]
+    result = subprocess.run(command, cwd=TESTS, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
     assert " skipped" in result.stdout or " passed" in result.stdout

@@ -95,6 +95,8 @@ def test_source_distribution_holds_all_that_is_compiled_and_tested(sdist):
         for pattern in patterns
         for path in ROOT.glob(pattern)
         if path.is_file() and path.suffix not in (".pyc", ".so")
+        # Not what tests leave behind.
+        if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
     }
     assert {Path(name).suffix for name in wanted} >= {".cpp", ".h", ".cu", ".cuh", ".j2", ".typed"}
     assert wanted | {"CMakeLists.txt", "LICENSE", "Makefile", "README.md"} <= names
