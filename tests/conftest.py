@@ -8,15 +8,23 @@ import torch
 
 import mcfa_fast as mf
 
+_ORDER: list[str] = []  # of the registry's systems
+
 
 @pytest.fixture(scope="module", autouse=True)
 def registry_of_the_package():
-    """Systems that a test module registers are known to it alone."""
+    """What a test module registers or replaces is known to it alone; the order stays, too."""
     yield
     registry = sys.modules.get("mcfa_fast.systems.registry")  # not where it was never needed
-    for name, entry in list(registry.SYSTEMS.items()) if registry else ():
+    if registry is None:
+        return
+    for name, entry in list(registry.SYSTEMS.items()):
         if not entry.system.__module__.startswith("mcfa_fast."):
             del registry.SYSTEMS[name]
+    _ORDER.extend(name for name in registry.SYSTEMS if name not in _ORDER)
+    ordered = {name: registry.SYSTEMS[name] for name in _ORDER if name in registry.SYSTEMS}
+    registry.SYSTEMS.clear()
+    registry.SYSTEMS.update(ordered)
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def digits_model(run_dir, tmp_path_factory):
     classifier = mf.MCFAClassifier.load(run_dir / "classifier.pt").set_params(calibration=0.1)
     classifier.class_names_ = tuple(f"digit {name} ☺" for name in classifier.class_names_)
     path = tmp_path_factory.mktemp("model") / "digits.pt"
-    mf.export_classifier(classifier, path, method="nearest")
+    mf.export_classifier(classifier, path, head="nearest")
     return path
 
 

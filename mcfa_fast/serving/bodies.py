@@ -48,7 +48,7 @@ class NewClass(BaseModel):
 
     name: str = Field(min_length=1, max_length=200)
     vector: list[_Number] = Field([], max_length=_MOST_DESCRIPTOR, fail_fast=True)
-    sentences: list[Annotated[str, Field(max_length=2000)]] = Field(
+    sentences: list[Annotated[str, Field(pattern=r"\S", max_length=2000)]] = Field(
         [], min_length=1, max_length=100
     )
 

