@@ -130,6 +130,8 @@ def check_right(function, sample: Sample, dtype: torch.dtype) -> None:
             sample.options["temperature"]
         )
     tolerance = rows * torch.finfo(dtype).eps * (1 + similarity) ** 2
+    if dtype == torch.float64:
+        tolerance *= 2  # the oracle rounds as much
     for got, want in zip(ours, oracle, strict=True):
         assert got.shape == want.shape
         size = max(want.abs().max().item(), similarity, 1.0) if want.numel() else 1.0
