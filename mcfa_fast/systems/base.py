@@ -127,6 +127,9 @@ class System(ABC):
         """
         return None
 
+    def finish(self) -> None:  # noqa: B027 (most systems compute nothing of their weights)
+        """Weights have changed and are final for now: what is computed of them is computed once."""
+
     def prepare(self, data: TrainingData) -> Any:
         """What :meth:`solve` is given: statistics of the data that no option changes."""
         raise NotImplementedError

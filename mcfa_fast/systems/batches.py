@@ -75,6 +75,7 @@ class BatchTraining:
     ) -> None:
         config, device = system.config, system.device
         assert isinstance(config, TrainableConfig), "a system that is trained by batches"
+        self._finish = system.finish
         self.module = module
         self.optimizers: Sequence[Optimizer] = ()
         scaler.fit(data.features.chunks())
@@ -98,6 +99,7 @@ class BatchTraining:
     def eval(self) -> None:
         """Evaluation mode."""
         self.module.eval()
+        self._finish()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizers and generators."""
@@ -116,3 +118,4 @@ class BatchTraining:
         # Generator states are always CPU tensors, wherever the generator draws.
         self._sampler_generator.set_state(state["sampler_generator"].cpu())
         self.noise.set_state(state["noise_generator"].cpu())
+        self._finish()

@@ -191,9 +191,10 @@ class CompatibilityTraining:
         images = SeenImages(data, scaler, labels, semantics)
         self._generator = torch.Generator().manual_seed(system.config.seed)
         tensors = system.initial(images, self._generator)
+        self._finish = system.finish
         self._compatibility = system.compatibility_of(tensors).to(device)
         system.compatibility = self._compatibility
-        system.forget_classes()
+        system.finish()
         self._optimizer = system.optimizer(images, options.scaled_learning_rate(len(labels)))
         self._features = place(data.features, scaler, device, resident)
         scaler.to(device)
@@ -219,6 +220,7 @@ class CompatibilityTraining:
     def eval(self) -> None:
         """Evaluation mode."""
         self._compatibility.eval()
+        self._finish()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer and generator."""
@@ -234,6 +236,7 @@ class CompatibilityTraining:
         self._optimizer.load_state_dict(state["optimizer"])
         # Generator states are always CPU tensors.
         self._generator.set_state(state["generator"].cpu())
+        self._finish()
 
 
 def margin_violations(scores: Tensor, labels: Tensor, margins: Tensor | float = 1.0) -> Tensor:

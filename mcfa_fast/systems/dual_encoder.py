@@ -125,7 +125,6 @@ class DualEncoder(System):
         return DualEncoderTraining(self, data, resident)
 
     def finish(self) -> None:
-        """Weights have changed and are final for now: what is computed of them is computed once."""
         self._encoder = FoldedEncoder(self.maps.scaler, self.maps.visual)
 
     @property
@@ -193,14 +192,6 @@ class DualEncoderTraining(BatchTraining):
         losses[0].backward()
         update.apply(self._optimizer)
         return torch.stack(losses).detach()
-
-    def eval(self) -> None:
-        super().eval()
-        self._system.finish()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._system.finish()
 
     def _losses(self, batch: StepInput) -> tuple[Tensor, Tensor, Tensor]:
         config = self._config

@@ -75,7 +75,7 @@ class PreparedSystem(System):
         learned = dict(state)
         self.scaler.offset.copy_(learned.pop("mean"))
         self.load_learned(learned)
-        self.forget_classes()
+        self.finish()
 
     @abstractmethod
     def learned_state(self) -> Mapping[str, Tensor]:
@@ -85,8 +85,8 @@ class PreparedSystem(System):
     def load_learned(self, state: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`learned_state` gave."""
 
-    def forget_classes(self) -> None:
-        """To be called when something was learned that :meth:`class_module` depends on."""
+    def finish(self) -> None:
+        # What class_module made may depend on all that is learned.
         self._latest = None
 
     def prepared_semantics(self, semantics: Tensor) -> np.ndarray:

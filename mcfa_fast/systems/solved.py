@@ -58,7 +58,7 @@ class SolvedSystem(PreparedSystem):
         mean, statistics = prepared
         self.scaler.offset.copy_(torch.from_numpy(mean))
         self.fit_prepared(statistics)
-        self.forget_classes()
+        self.finish()
 
     def statistics(self, data: PreparedData) -> Any:
         """What :meth:`fit_prepared` is given: `data`, or statistics of it that need no option."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +86,6 @@ class VAESystem(System):
         return VAETraining(self, data, resident)
 
     def finish(self) -> None:
-        """Weights have changed and are final for now: what is computed of them is computed once."""
         encoder = self.model.visual.encoder
         self._encoder = FoldedEncoder(self.model.scaler, encoder.mean, encoder.hidden)
 
@@ -167,14 +166,6 @@ class VAETraining(BatchTraining):
 
     def step(self, batch: TrainingBatch, update: Update) -> Tensor:
         return self._step(batch.inputs, self._system.weights(batch.epoch), update)
-
-    def eval(self) -> None:
-        super().eval()
-        self._system.finish()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._system.finish()
 
     def _make_step(self) -> Step:
         """The fastest step for the device and the options."""
