@@ -8,6 +8,8 @@ import torch
 
 import mcfa_fast as mf
 
+collect_ignore = ["toy_system.py"]  # has no example, and would be registered for all modules
+
 _ORDER: list[str] = []  # of the registry's systems
 
 
@@ -21,6 +23,8 @@ def registry_of_the_package():
     for name, entry in list(registry.SYSTEMS.items()):
         if not entry.system.__module__.startswith("mcfa_fast."):
             del registry.SYSTEMS[name]
+            if name.startswith(f"{entry.system.__module__}:"):  # found again by its name
+                sys.modules.pop(entry.system.__module__, None)
     _ORDER.extend(name for name in registry.SYSTEMS if name not in _ORDER)
     ordered = {name: registry.SYSTEMS[name] for name in _ORDER if name in registry.SYSTEMS}
     registry.SYSTEMS.clear()

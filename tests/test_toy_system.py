@@ -34,13 +34,6 @@ IMAGES = make_images(np.arange(NEW), rows=4, seed=9)[0]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def registry_as_before():
-    yield
-    registry.SYSTEMS.pop(TOY, None)
-    sys.modules.pop("toy_system", None)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return save_folder(make_dataset()[0], tmp_path_factory.mktemp("data") / "contract")
