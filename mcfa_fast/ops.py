@@ -25,6 +25,22 @@ class ContrastiveLossValues(NamedTuple):
     stov: Tensor
 
 
+class AnchorKeySums(NamedTuple):
+    """What anchors see of keys, and keys of anchors; see :func:`anchor_key`."""
+
+    log_sum_exp: Tensor
+    """[N] of each anchor over the keys; minus infinity where there is none."""
+    positives: Tensor
+    """[N] sum of an anchor's similarities to its positives, 0 without; in the "in" form their
+    log-sum-exp, minus infinity without."""
+    counts: Tensor
+    """[N] int64 number of an anchor's positives."""
+    key_log_sum_exp: Tensor
+    """[M] as before, of each key over the anchors; of size 0 where it was not asked for."""
+    key_positives: Tensor
+    key_counts: Tensor
+
+
 def contrastive(
     visual: Tensor,
     semantic: Optional[Tensor],

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mcfa_fast.ops import ContrastiveLossValues
+from mcfa_fast.ops import AnchorKeySums, ContrastiveLossValues
 
 
 def vtov_loss(
@@ -101,6 +101,44 @@ def contrastive_losses(
     )
 
 
+def anchor_key(
+    anchors: Tensor,
+    keys: Tensor | None,
+    anchor_labels: Tensor | None,
+    key_labels: Tensor | None,
+    self_index: Tensor | None,
+    temperature: float | Tensor,
+    key_side: bool = False,
+    positives: str = "out",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> AnchorKeySums:
+    """Sums over all pairs of anchors and keys; see :func:`mcfa_fast.ops.anchor_key`."""
+    device, instances = anchors.device, torch.arange(len(anchors), device=anchors.device)
+    if keys is None:
+        keys, key_labels, self_index = anchors, anchor_labels, instances
+    if anchor_labels is None or key_labels is None:
+        anchor_labels, key_labels = instances, torch.arange(len(keys), device=device)
+    similarity = _normalized(anchors, normalize) @ _normalized(keys, normalize).T / temperature
+    pairs = (anchor_labels != ignore_index)[:, None] & (key_labels != ignore_index)[None, :]
+    if self_index is not None:
+        pairs = pairs & (self_index[:, None] != torch.arange(len(keys), device=device)[None, :])
+    positive = pairs & (anchor_labels[:, None] == key_labels[None, :])
+
+    def side(similarity: Tensor, pairs: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if positives == "in":
+            of_positives = _log_sum_exp_or_nothing(similarity, positive)
+        else:
+            of_positives = torch.where(positive, similarity, 0).sum(dim=1)
+        return _log_sum_exp_or_nothing(similarity, pairs), of_positives, positive.sum(dim=1)
+
+    sides = side(similarity, pairs, positive)
+    if key_side:
+        return AnchorKeySums(*sides, *side(similarity.T, pairs.T, positive.T))
+    nothing = similarity.new_empty(0)
+    return AnchorKeySums(*sides, nothing, nothing, nothing.long())
+
+
 def wasserstein_alignment(
     mean_a: Tensor,
     logvar_a: Tensor,
@@ -161,6 +199,11 @@ def _masked_logsumexp(similarity: Tensor, mask: Tensor) -> Tensor:
     masked = torch.where(mask, similarity, -torch.inf)
     some = mask.any(dim=1, keepdim=True)
     return torch.where(some, masked, 0).logsumexp(dim=1) * some.squeeze(1)
+
+
+def _log_sum_exp_or_nothing(similarity: Tensor, mask: Tensor) -> Tensor:
+    """As :func:`_masked_logsumexp`, but minus infinity for a row without any."""
+    return torch.where(mask.any(dim=1), _masked_logsumexp(similarity, mask), -torch.inf)
 
 
 def _reduced(losses: Tensor, valid: Tensor, reduction: str) -> Tensor:
