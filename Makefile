@@ -64,21 +64,26 @@ cuda-build: .venv-cuda/torch
 	$(@D)/bin/pip install "setuptools>=77" ninja pybind11
 	touch $@
 
-.venv/installed: .venv/torch setup.py pyproject.toml $(SOURCES)
-	$(BIN)/pip install --no-build-isolation ".[all]"
+# A wheel of the source distribution, so that all who install it get what has been tested.
+build/dist/built: .venv/torch setup.py pyproject.toml $(SOURCES)
+	rm -rf build/dist
+	$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("build/dist")'
+	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir build/dist build/dist/*.tar.gz
 	touch $@
 
-# What is installed already stays: the package, for it is named without its folder, and PyTorch.
+# What is installed already stays: all but the package itself.
+.venv/installed: build/dist/built
+	$(BIN)/pip install --no-deps --force-reinstall build/dist/*.whl
+	$(BIN)/pip install $(TORCH) "mcfa_fast[all]"
+	touch $@
+
 .venv/tools: .venv/installed
 	$(BIN)/pip install $(TORCH) "mcfa_fast[test]"
 	touch $@
 
-# The libraries that the benchmarks compare with bring others that .venv is kept free of. The package
-# is not compiled again.
-$(BENCH)/installed: $(BENCH)/torch .venv/installed
-	rm -rf build/wheel
-	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
-	$(BENCH)/bin/pip install --no-deps --force-reinstall build/wheel/*.whl
+# The libraries that the benchmarks compare with bring others that .venv is kept free of.
+$(BENCH)/installed: $(BENCH)/torch build/dist/built
+	$(BENCH)/bin/pip install --no-deps --force-reinstall build/dist/*.whl
 	$(BENCH)/bin/pip install $(TORCH) "mcfa_fast[bench]"
 	touch $@
 

@@ -5,12 +5,16 @@ chooses the GPU architectures, MAX_JOBS the number of compilers at once.
 """
 
 import os
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 from setuptools import setup
 from torch.utils import cpp_extension
 
 CXX_FLAGS = [
+    "-std=c++20",
     "-O3",
     "-g0",
     "-fopenmp",
@@ -18,6 +22,7 @@ CXX_FLAGS = [
     "-fvisibility=hidden",
     "-Wall",
     "-Wno-unknown-pragmas",
+    "-Wno-sign-compare",  # as PyTorch's headers say themselves, which is lost in precompiled ones
 ]
 # Machine code for Ampere and Hopper; other GPUs of compute capability 8 run the former, later ones
 # compile its PTX when they first load it.
@@ -67,4 +72,31 @@ def extension():
     )
 
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension})
+class BuildExtension(cpp_extension.BuildExtension):
+    """Compiles what all C++ files read first once for all of them.
+
+    GCC takes the result wherever all flags are the same. Other compilers, and GCC where this could
+    not be done, read the header that lies beside it.
+    """
+
+    def build_extensions(self):
+        (extension,) = self.extensions
+        folder = Path(self.build_temp).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        header = shutil.copy(Path("csrc", "common", "precompiled.h"), folder)
+        includes = [f"-I{path}" for path in (*extension.include_dirs, *self.compiler.include_dirs)]
+        subprocess.run(
+            [
+                *shlex.split(cpp_extension.get_cxx_compiler()),
+                *self.compiler.compiler_so[1:],
+                *CXX_FLAGS,
+                *includes,
+                *("-x", "c++-header", header, "-o", f"{header}.gch"),
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        extension.extra_compile_args["cxx"] = [*CXX_FLAGS, "-include", header]
+        super().build_extensions()
+
+
+setup(ext_modules=[extension()], cmdclass={"build_ext": BuildExtension})

@@ -1,6 +1,6 @@
 """The source distribution, the wheel that is built from it, and the wheel beside PyTorch alone.
 
-The wheel is compiled here once for all of these tests, which takes minutes.
+`make test` has built the wheel; otherwise it is compiled here once, which takes minutes.
 """
 
 import json
@@ -46,14 +46,20 @@ def sdist(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wheel(sdist, tmp_path_factory):
-    """The wheel that is built from the source distribution, unpacked where nothing else is."""
+    """The wheel that was built from the source distribution: by `make`, unless sources are newer."""
+    sources = [path for top in ("csrc", "mcfa_fast") for path in (ROOT / top).rglob("*.*")]
+    sources += [ROOT / name for name in ("setup.py", "pyproject.toml")]
+    newest = max(path.stat().st_mtime for path in sources if path.suffix not in (".pyc", ".so"))
+    for path in (ROOT / "build" / "dist").glob("*.whl"):
+        if path.stat().st_mtime > newest:
+            return path
     folder = tmp_path_factory.mktemp("wheel")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "unpacked", filter="data")
-    (sources,) = (folder / "unpacked").iterdir()
+    (unpacked,) = (folder / "unpacked").iterdir()
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
     environment = os.environ | {"MCFA_FAST_CUDA": "off"}
-    subprocess.run([*command, "--wheel-dir", folder, sources], check=True, env=environment)
+    subprocess.run([*command, "--wheel-dir", folder, unpacked], check=True, env=environment)
     (path,) = folder.glob("*.whl")
     return path
 
