@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mcfa_fast import compat, data, functional, losses, ops, reference
     from mcfa_fast.chunked import in_chunks
-    from mcfa_fast.classifiers import MCFAClassifier, RunConfig, ZeroShotClassifier
+    from mcfa_fast.classifiers import (
+        MCFAClassifier,
+        RunConfig,
+        ZeroShotClassifier,
+        model_selection,
+    )
     from mcfa_fast.export import export_classifier, load_exported
     from mcfa_fast.losses import (
         ContrastiveLosses,
@@ -33,7 +38,10 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_MODULES = ("compat", "data", "functional", "losses", "ops", "reference")
+_MODULES = {
+    **{name: name for name in ("compat", "data", "functional", "losses", "ops", "reference")},
+    "model_selection": "classifiers.model_selection",
+}
 _NAMES = {
     "mcfa_fast.chunked": ("in_chunks",),
     "mcfa_fast.classifiers": ("MCFAClassifier", "RunConfig", "ZeroShotClassifier"),
@@ -76,6 +84,7 @@ __all__ = [
     "in_chunks",
     "load_exported",
     "losses",
+    "model_selection",
     "ops",
     "reference",
 ]
@@ -87,7 +96,7 @@ def __getattr__(name: str) -> Any:
 
         return version("mcfa_fast")
     if name in _MODULES:
-        return import_module(f"mcfa_fast.{name}")
+        return import_module(f"mcfa_fast.{_MODULES[name]}")
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
         globals()[name] = value

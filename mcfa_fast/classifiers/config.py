@@ -70,9 +70,7 @@ class RunConfig(Options):
         if preset is None:
             preset = next(iter(entry.presets))
         if preset not in entry.presets:
-            raise ValueError(
-                f"preset: {entry.name} has {', '.join(entry.presets)}, got {preset!r}"
-            )
+            raise ValueError(f"preset: {entry.name} has {', '.join(entry.presets)}, got {preset!r}")
         found = entry.presets[preset](task)
         config = entry.system.Config().replace(**found.options)
         if isinstance(system, SystemConfig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -100,22 +101,27 @@ class PredictionMixin(ClassifierMixin):
 
     @property
     def effective_calibration(self) -> float:
-        """The calibration in force: the given one, else selection's for the head, else 0."""
+        """The calibration in force: the given one, else selection's for the head, else 0.
+
+        Raises:
+            ValueError: when it is not a finite number.
+        """
         head = self.head_
         if self.calibration is not None:
-            return self.calibration
+            return _finite("calibration", self.calibration)
         chosen = {} if self.selection_ is None else self.selection_.calibration
         return chosen.get(head.name, 0.0) * head.calibration_unit
 
     @property
-    def effective_weight(self) -> float:
-        """The ensemble's weight in force: the given one, else selection's, else its options'.
+    def effective_weight(self) -> float | None:
+        """The ensemble's weight in force: the given one, else selection's, else its options'; None
+        where the system has no ensemble.
 
         Raises:
-            ValueError: when it is not a share in 0..1, or the system has no ensemble.
+            ValueError: when it is not a share in 0..1.
         """
         if "ensemble" not in self.heads_:
-            raise ValueError(f"weight: {self.run_.system} has no head 'ensemble'")
+            return None
         weight = self.weight
         if weight is None and self.selection_ is not None:
             weight = self.selection_.weight
@@ -126,20 +132,18 @@ class PredictionMixin(ClassifierMixin):
         return weight
 
     @property
-    def effective_threshold(self) -> float:
-        """The score below which ``predict(reject=True)`` rejects: the given one, else selection's.
+    def effective_threshold(self) -> float | None:
+        """The score below which ``predict(reject=True)`` rejects: the given one, else selection's;
+        None without either.
 
         Raises:
-            ValueError: without either.
+            ValueError: when it is not a number.
         """
         head = self.head_.name
         if self.threshold is not None:
-            return self.threshold
+            return _finite("threshold", self.threshold)
         if self.selection_ is None or head not in self.selection_.rejection:
-            raise ValueError(
-                "reject: expected a threshold, or a classifier trained with selection on folds; "
-                "got neither"
-            )
+            return None
         return self.selection_.rejection[head].threshold(self.rejection_rate)
 
     def decision_function(
@@ -167,7 +171,10 @@ class PredictionMixin(ClassifierMixin):
         scores = np.empty((len(features), len(resolved)))
         for rows, chunk in self._score_chunks(features, resolved):
             scores[rows] = chunk
-        offset = self.effective_calibration if calibration is None else calibration
+        if calibration is None:
+            offset = self.effective_calibration
+        else:
+            offset = _finite("calibration", calibration)
         return scores - offset * np.isin(resolved, self.seen_classes_)
 
     def predict(
@@ -198,6 +205,11 @@ class PredictionMixin(ClassifierMixin):
         resolved = self._resolve(candidates)
         features = self._checked(features)
         threshold = self.effective_threshold if reject else None
+        if reject and threshold is None:
+            raise ValueError(
+                "reject: expected a threshold, or a classifier trained with selection on folds; "
+                "got neither"
+            )
         seen = torch.from_numpy(np.isin(resolved, self.seen_classes_))
         offset = self.effective_calibration * seen.double()
         predictions = np.empty(len(features), dtype=np.int64)
@@ -230,9 +242,20 @@ class PredictionMixin(ClassifierMixin):
         *,
         candidates: Candidates | None = None,
     ) -> float:
-        """Mean per-class top-1 accuracy in 0..1 of :meth:`predict`."""
+        """Mean per-class top-1 accuracy in 0..1 of :meth:`predict`.
+
+        Images of classes that are not among the candidates count as wrong, and are warned of: those
+        of seen classes for task "zsl", say. :mod:`mcfa_fast.model_selection` has what cross-
+        validation needs.
+        """
         predictions = self.predict(features, candidates=candidates)
         labels = as_labels(labels, len(predictions), len(self.class_names_))
+        if foreign := np.setdiff1d(labels, self._resolve(candidates)).tolist():
+            warnings.warn(
+                f"labels: classes {foreign} are not among the candidates, so that none of their "
+                "images can be right; mcfa_fast.model_selection has folds and scores of classes",
+                stacklevel=2,
+            )
         return mean_class_accuracy(labels, predictions)
 
     def _checked(self, features: ArrayLike | Tensor) -> np.ndarray | NpyFile:
@@ -267,5 +290,13 @@ class PredictionMixin(ClassifierMixin):
 
     def _head_scores(self, head: Head, features: Tensor) -> Tensor:
         if isinstance(head, EnsembleHead):
-            return head.combined(*head.parts(features), self.effective_weight)
+            weight = self.effective_weight
+            assert weight is not None  # there is the head
+            return head.combined(*head.parts(features), weight)
         return head.scores(features)
+
+
+def _finite(name: str, value: float) -> float:
+    if not np.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+    return value

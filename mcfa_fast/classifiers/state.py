@@ -42,9 +42,7 @@ def write_classifier(path: Path, classifier: ZeroShotClassifier) -> None:
     write_checkpoint(path, state)
 
 
-def read_classifier(
-    kind: type[Classifier], path: Path, device: torch.device | str
-) -> Classifier:
+def read_classifier(kind: type[Classifier], path: Path, device: torch.device | str) -> Classifier:
     """Read what :func:`write_classifier` wrote.
 
     Raises:

@@ -31,6 +31,9 @@ from mcfa_fast.systems.registry import RECOMMENDED, find
 
 __all__ = ["MCFAClassifier", "ZeroShotClassifier"]
 
+_PREFIX = "system__"
+_FAR = 10  # times the norm of any known descriptor
+
 
 class ZeroShotClassifier(PredictionMixin, BaseEstimator):
     """Zero-shot classifier: trains a system on seen classes, predicts classes known by description.
@@ -119,6 +122,36 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
         self.device = device
         self.run_dir = run_dir
         self.progress = progress
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name; with ``deep``, all options of the run as ``system__OPTION``.
+
+        A dot in an option's name is a double underscore here: ``system__softmax__epochs``.
+        """
+        found: dict[str, Any] = super().get_params(deep=False)
+        if deep:
+            options = self.run_config().names
+            found |= {_PREFIX + name.replace(".", "__"): value for name, value in options.items()}
+        return found
+
+    def set_params(self, **params: Any) -> ZeroShotClassifier:
+        """Change parameters; ``system__OPTION`` is a change of :attr:`options`, as grids have it.
+
+        Raises:
+            ValueError: On an unknown name, or an option out of its bounds.
+
+        Example:
+            >>> classifier = ZeroShotClassifier("eszsl").set_params(system__visual_penalty=3.0)
+            >>> classifier.options
+            {'visual_penalty': 3.0}
+        """
+        changes = {name: value for name, value in params.items() if name.startswith(_PREFIX)}
+        super().set_params(**{name: value for name, value in params.items() if name not in changes})
+        if changes:
+            own = {n.removeprefix(_PREFIX).replace("__", "."): v for n, v in changes.items()}
+            self.options = {**(self.options or {}), **own}
+            self.run_config()
+        return self
 
     def run_config(self) -> RunConfig:
         """What :meth:`fit` will do, by the present parameters.
@@ -250,6 +283,13 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
             raise ValueError(f"names: expected {len(semantics)}, one per descriptor, got {names!r}")
         names = (*self.class_names_, *names)
         names = as_class_names(names, len(names))
+        known = self.table_.semantics.double().norm(dim=1).max()
+        if (far := semantics.double().norm(dim=1).max()) > _FAR * known:
+            warnings.warn(
+                f"semantics: a descriptor of norm {far:.3g} is far from those known, of up to "
+                f"{known:.3g}; are its units the same?",
+                stacklevel=2,
+            )
         self.fitted_ = self.fitted_.with_classes(semantics)
         self.class_names_ = names
         return self

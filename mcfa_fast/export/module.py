@@ -202,7 +202,9 @@ def _head(classifier: ZeroShotClassifier) -> nn.Module:
     if isinstance(head, NearestHead):
         return _Nearest(head, classes)
     if isinstance(head, EnsembleHead):
-        return _Ensemble(head, float(classifier.effective_weight))
+        weight = classifier.effective_weight
+        assert weight is not None  # there is the head
+        return _Ensemble(head, weight)
     if not isinstance(head, ScoresHead):
         raise ValueError(f"head: {head.name!r} cannot be exported")
     if not isinstance(system, ExportsScores):

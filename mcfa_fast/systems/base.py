@@ -15,6 +15,7 @@ from mcfa_fast.data.features import FeatureRows
 from mcfa_fast.data.inputs import TrainingData
 from mcfa_fast.storage.random import random_stream
 from mcfa_fast.training.config import Options, TrainingConfig
+from mcfa_fast.training.placement import as_device
 from mcfa_fast.training.trainable import Trainable
 
 __all__ = [
@@ -89,6 +90,9 @@ class System(ABC):
         visual_features: Width F of visual features.
         semantic_features: Width A of class descriptors.
         device: Where it computes.
+
+    Raises:
+        ValueError: If there is no such device.
     """
 
     name: ClassVar[str]
@@ -106,7 +110,7 @@ class System(ABC):
         self.config = config
         self.visual_features = visual_features
         self.semantic_features = semantic_features
-        self.device = torch.device(device)
+        self.device = as_device(device)
 
     @classmethod
     def unsuited(cls, visual_features: int, semantic_features: int) -> str:

@@ -13,9 +13,33 @@ from torch import Tensor
 from mcfa_fast.data.features import FeatureRows
 from mcfa_fast.training.sampler import Batch
 
-__all__ = ["PlacedFeatures", "ResidentFeatures", "StreamedFeatures", "place"]
+__all__ = ["PlacedFeatures", "ResidentFeatures", "StreamedFeatures", "as_device", "place"]
 
 Scaling = Callable[[Tensor], Tensor]
+
+
+def as_device(device: torch.device | str) -> torch.device:
+    """The device, if it is there.
+
+    Raises:
+        ValueError: If it is not, or has another name than PyTorch's.
+
+    Example:
+        >>> as_device("cpu")
+        device(type='cpu')
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device: expected a name such as 'cpu', 'cuda' or 'cuda:1', got {device!r}"
+        ) from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device: {str(found)!r} is not there; PyTorch {torch.__version__} finds "
+            f"{torch.cuda.device_count()} GPUs"
+        )
+    return found
 
 
 class PlacedFeatures(Protocol):
