@@ -11,7 +11,6 @@ from mcfa_fast import ops
 
 __all__ = ["SupConLoss"]
 
-_NO_LABEL = -9223372036854775807  # none is left out, be it -100
 _MASK_ROWS = 256  # of a mask that are numbers at a time
 
 
@@ -113,7 +112,7 @@ class SupConLoss(nn.Module):
                 False,
                 "out",
                 False,
-                _NO_LABEL,
+                -9223372036854775807,  # no label is ignored, be it -100
             )
         return ops.anchor_key(
             rows[:anchors],
@@ -125,7 +124,7 @@ class SupConLoss(nn.Module):
             False,
             "out",
             False,
-            _NO_LABEL,
+            -9223372036854775807,
         )
 
     def _masked(
