@@ -10,7 +10,7 @@ BIN := .venv/bin
 BENCH := .venv-bench
 SOURCES := $(shell find csrc mcfa_fast build_support -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' -o -path '*/templates/*')
 
-.PHONY: demo test lint bench bench-aid bench-index bench-import develop cuda-build clean
+.PHONY: demo test test-peers lint bench bench-aid bench-index bench-import develop cuda-build clean
 
 demo: .venv/installed
 	cd .venv && bin/mcfa-fast demo
@@ -26,6 +26,10 @@ lint: .venv/tools
 # Ten minutes or so; on an otherwise idle machine.
 bench: $(BENCH)/installed
 	$(BENCH)/bin/python benchmarks/run.py $(BENCH_ARGS)
+
+# The drop-in losses against all the libraries that they stand in for; `make test` has some of these.
+test-peers: $(BENCH)/installed
+	cd tests && ../$(BENCH)/bin/python -m pytest -c ../pyproject.toml --rootdir .. test_compat_libraries.py test_compat_ranks.py
 
 # Accuracy on AID, in ../shared/data/aid: hours on two cores; finished parts are kept.
 bench-aid: .venv/installed
