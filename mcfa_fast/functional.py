@@ -19,10 +19,17 @@ Learning towards Zero-shot Classification of Remote Sensing Image Scenes" (MCFA)
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from mcfa_fast import ops
 from mcfa_fast.ops import ContrastiveLossValues
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from mcfa_fast.distributed import Ranks
 
 __all__ = [
     "ContrastiveLossValues",
@@ -46,6 +53,7 @@ def vtov_loss(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    group: Ranks | ProcessGroup | None = None,
 ) -> Tensor:
     r"""Visual-to-visual supervised contrastive loss (MCFA, Eq. 4).
 
@@ -69,6 +77,7 @@ def vtov_loss(
         reduction: ``"sum"`` (the paper), ``"mean"`` over anchors with a positive, or ``"none"``.
         normalize: Divide each latent by its L2 norm first; the gradient goes through it.
         ignore_index: Instances with this label are neither anchors nor negatives.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells.
 
     Returns:
         The loss, 0-dim, or ``[N]`` for ``reduction="none"`` (0 for anchors that do not count). A
@@ -84,18 +93,17 @@ def vtov_loss(
         >>> mf.functional.vtov_loss(visual, torch.tensor([0, 0, 1]), temperature=1.0)
         tensor(0.6265)
     """
-    return ops.contrastive(
+    return _contrastive(
         visual,
         None,
         labels,
         temperature,
-        True,
-        False,
-        False,
+        (True, False, False),
         positives,
         reduction,
         normalize,
         ignore_index,
+        group,
     ).vtov
 
 
@@ -108,6 +116,7 @@ def vtos_loss(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    group: Ranks | ProcessGroup | None = None,
 ) -> Tensor:
     r"""Visual-to-semantic contrastive loss (MCFA, Eq. 5).
 
@@ -122,6 +131,7 @@ def vtos_loss(
         reduction: ``"sum"`` (the paper), ``"mean"`` over the instances kept, or ``"none"``.
         normalize: Divide each latent by its L2 norm first; the gradient goes through it.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells.
 
     Returns:
         The loss, 0-dim, or ``[N]`` for ``reduction="none"``.
@@ -136,18 +146,17 @@ def vtos_loss(
         >>> mf.functional.vtos_loss(visual, semantic, torch.tensor([0, 1]), temperature=1.0)
         tensor(0.6265)
     """
-    return ops.contrastive(
+    return _contrastive(
         visual,
         semantic,
         labels,
         temperature,
-        False,
-        True,
-        False,
+        (False, True, False),
         "out",
         reduction,
         normalize,
         ignore_index,
+        group,
     ).vtos
 
 
@@ -161,6 +170,7 @@ def stov_loss(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    group: Ranks | ProcessGroup | None = None,
 ) -> Tensor:
     r"""Semantic-to-visual contrastive loss (MCFA, Eq. 6).
 
@@ -178,6 +188,7 @@ def stov_loss(
         reduction: ``"sum"`` (the paper), ``"mean"`` over the classes present, or ``"none"``.
         normalize: Divide each latent by its L2 norm first; the gradient goes through it.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells.
 
     Returns:
         The loss, 0-dim, or ``[C]`` for ``reduction="none"`` (0 for classes without an instance).
@@ -192,18 +203,17 @@ def stov_loss(
         >>> mf.functional.stov_loss(visual, semantic, torch.tensor([0, 1]), temperature=1.0)
         tensor(0.6265)
     """
-    return ops.contrastive(
+    return _contrastive(
         visual,
         semantic,
         labels,
         temperature,
-        False,
-        False,
-        True,
+        (False, False, True),
         positives,
         reduction,
         normalize,
         ignore_index,
+        group,
     ).stov
 
 
@@ -217,6 +227,7 @@ def contrastive_losses(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    group: Ranks | ProcessGroup | None = None,
 ) -> ContrastiveLossValues:
     """:func:`vtov_loss`, :func:`vtos_loss` and :func:`stov_loss` of one batch in one fused pass.
 
@@ -231,6 +242,7 @@ def contrastive_losses(
         reduction: ``"sum"``, ``"mean"`` or ``"none"``, each loss over its own anchors.
         normalize: Divide each latent by its L2 norm first; the gradient goes through it.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells.
 
     Returns:
         A named tuple ``(vtov, vtos, stov)``.
@@ -248,18 +260,17 @@ def contrastive_losses(
         >>> visual.grad.shape
         torch.Size([32, 16])
     """
-    return ops.contrastive(
+    return _contrastive(
         visual,
         semantic,
         labels,
         temperature,
-        True,
-        True,
-        True,
+        (True, True, True),
         positives,
         reduction,
         normalize,
         ignore_index,
+        group,
     )
 
 
@@ -398,3 +409,24 @@ def reparameterize(mean: Tensor, logvar: Tensor, noise: Tensor, *, power: float 
         tensor([[1.5000, 1.0000]])
     """
     return ops.reparameterize(mean, logvar, noise, power)
+
+
+def _contrastive(
+    visual: Tensor,
+    semantic: Tensor | None,
+    labels: Tensor,
+    temperature: float | Tensor,
+    wanted: tuple[bool, bool, bool],
+    positives: str,
+    reduction: str,
+    normalize: bool,
+    ignore_index: int,
+    group: Ranks | ProcessGroup | None,
+) -> ContrastiveLossValues:
+    """Those of VtoV, VtoS and StoV that are wanted, of this process's batch or a group's."""
+    rest = (positives, reduction, normalize, ignore_index)
+    if group is None:
+        return ops.contrastive(visual, semantic, labels, temperature, *wanted, *rest)
+    from mcfa_fast import distributed
+
+    return distributed.contrastive(visual, semantic, labels, temperature, *wanted, *rest, group)
