@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mcfa_fast import ops
+from mcfa_fast import distributed, ops
 from mcfa_fast.ops import ContrastiveLossValues
 
 if TYPE_CHECKING:
@@ -427,6 +427,4 @@ def _contrastive(
     rest = (positives, reduction, normalize, ignore_index)
     if group is None:
         return ops.contrastive(visual, semantic, labels, temperature, *wanted, *rest)
-    from mcfa_fast import distributed
-
     return distributed.contrastive(visual, semantic, labels, temperature, *wanted, *rest, group)

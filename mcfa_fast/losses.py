@@ -5,12 +5,18 @@ All of them compile with ``torch.jit.script`` and run from C++ without Python.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
+import torch
 from torch import Tensor, nn
 
-from mcfa_fast import ops
+from mcfa_fast import distributed, ops
 from mcfa_fast.ops import ContrastiveLossValues
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from mcfa_fast.distributed import Ranks
 
 
 class _ContrastiveOptions(nn.Module):
@@ -23,6 +29,7 @@ class _ContrastiveOptions(nn.Module):
         reduction: str = "sum",
         normalize: bool = True,
         ignore_index: int = -100,
+        group: Union[Ranks, ProcessGroup, None] = None,
     ):
         super().__init__()
         self.temperature: Union[float, Tensor]
@@ -35,6 +42,49 @@ class _ContrastiveOptions(nn.Module):
         self.reduction = reduction
         self.normalize = normalize
         self.ignore_index = ignore_index
+        self.group = group
+
+    def _losses(
+        self,
+        visual: Tensor,
+        semantic: Optional[Tensor],
+        labels: Tensor,
+        vtov: bool,
+        vtos: bool,
+        stov: bool,
+        positives: str,
+    ) -> ContrastiveLossValues:
+        if torch.jit.is_scripting():
+            assert self.group is None, "a loss with `group` cannot be scripted"
+        else:
+            if self.group is not None:
+                return distributed.contrastive(
+                    visual,
+                    semantic,
+                    labels,
+                    self.temperature,
+                    vtov,
+                    vtos,
+                    stov,
+                    positives,
+                    self.reduction,
+                    self.normalize,
+                    self.ignore_index,
+                    self.group,
+                )
+        return ops.contrastive(
+            visual,
+            semantic,
+            labels,
+            self.temperature,
+            vtov,
+            vtos,
+            stov,
+            positives,
+            self.reduction,
+            self.normalize,
+            self.ignore_index,
+        )
 
     def extra_repr(self) -> str:
         temperature = self.temperature
@@ -67,6 +117,8 @@ class VtoVLoss(_OptionsWithPositives):
         reduction: ``"sum"``, ``"mean"`` over anchors with a positive, or ``"none"``.
         normalize: Divide each latent by its L2 norm first.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells; not for
+            TorchScript.
 
     Example:
         >>> import torch, mcfa_fast as mf
@@ -77,19 +129,7 @@ class VtoVLoss(_OptionsWithPositives):
 
     def forward(self, visual: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``visual [N, D]`` with ``labels [N]``."""
-        return ops.contrastive(
-            visual,
-            None,
-            labels,
-            self.temperature,
-            True,
-            False,
-            False,
-            self.positives,
-            self.reduction,
-            self.normalize,
-            self.ignore_index,
-        ).vtov
+        return self._losses(visual, None, labels, True, False, False, self.positives).vtov
 
 
 class VtoSLoss(_ContrastiveOptions):
@@ -100,6 +140,8 @@ class VtoSLoss(_ContrastiveOptions):
         reduction: ``"sum"``, ``"mean"`` over instances, or ``"none"``.
         normalize: Divide each latent by its L2 norm first.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells; not for
+            TorchScript.
 
     Example:
         >>> import torch, mcfa_fast as mf
@@ -109,19 +151,7 @@ class VtoSLoss(_ContrastiveOptions):
 
     def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``visual [N, D]`` against ``semantic [C, D]`` with ``labels [N]``."""
-        return ops.contrastive(
-            visual,
-            semantic,
-            labels,
-            self.temperature,
-            False,
-            True,
-            False,
-            "out",
-            self.reduction,
-            self.normalize,
-            self.ignore_index,
-        ).vtos
+        return self._losses(visual, semantic, labels, False, True, False, "out").vtos
 
 
 class StoVLoss(_OptionsWithPositives):
@@ -133,6 +163,8 @@ class StoVLoss(_OptionsWithPositives):
         reduction: ``"sum"``, ``"mean"`` over the classes present, or ``"none"``.
         normalize: Divide each latent by its L2 norm first.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells; not for
+            TorchScript.
 
     Example:
         >>> import torch, mcfa_fast as mf
@@ -142,19 +174,7 @@ class StoVLoss(_OptionsWithPositives):
 
     def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``semantic [C, D]`` against ``visual [N, D]`` with ``labels [N]``."""
-        return ops.contrastive(
-            visual,
-            semantic,
-            labels,
-            self.temperature,
-            False,
-            False,
-            True,
-            self.positives,
-            self.reduction,
-            self.normalize,
-            self.ignore_index,
-        ).stov
+        return self._losses(visual, semantic, labels, False, False, True, self.positives).stov
 
 
 class ContrastiveLosses(_OptionsWithPositives):
@@ -166,6 +186,8 @@ class ContrastiveLosses(_OptionsWithPositives):
         reduction: ``"sum"``, ``"mean"`` or ``"none"``, each loss over its own anchors.
         normalize: Divide each latent by its L2 norm first.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells; not for
+            TorchScript.
 
     Example:
         >>> import torch, mcfa_fast as mf
@@ -178,19 +200,7 @@ class ContrastiveLosses(_OptionsWithPositives):
 
     def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> ContrastiveLossValues:
         """``(vtov, vtos, stov)`` of ``visual [N, D]``, ``semantic [C, D]`` and ``labels [N]``."""
-        return ops.contrastive(
-            visual,
-            semantic,
-            labels,
-            self.temperature,
-            True,
-            True,
-            True,
-            self.positives,
-            self.reduction,
-            self.normalize,
-            self.ignore_index,
-        )
+        return self._losses(visual, semantic, labels, True, True, True, self.positives)
 
 
 class WassersteinAlignment(nn.Module):
