@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Union
 import torch
 from torch import Tensor
 
-from mcfa_fast import ops, reference
+from mcfa_fast import ops
 from mcfa_fast.distributed.agreement import Value, agree
 from mcfa_fast.distributed.pairs import anchor_key
 from mcfa_fast.distributed.ranks import Members, Ranks
@@ -117,7 +117,7 @@ def contrastive(
         own_losses["vtov"] = losses_of(sums[:3], positives)
     if semantic is not None and (vtos or stov):
         classes = torch.arange(len(semantic), device=labels.device)
-        sums = reference.anchor_key(
+        sums = ops.anchor_key(
             visual,
             semantic,
             labels,
