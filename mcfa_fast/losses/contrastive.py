@@ -1,11 +1,8 @@
-"""The losses as modules: each stores the options of its twin in :mod:`mcfa_fast.functional`.
-
-All of them compile with ``torch.jit.script`` and run from C++ without Python.
-"""
+"""The contrastive losses of MCFA as modules."""
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 from torch import Tensor, nn
 
@@ -13,7 +10,7 @@ from mcfa_fast import ops
 from mcfa_fast.ops import ContrastiveLossValues
 
 
-class _ContrastiveOptions(nn.Module):
+class ContrastiveOptions(nn.Module):
     """The options that the contrastive losses share."""
 
     def __init__(
@@ -45,7 +42,7 @@ class _ContrastiveOptions(nn.Module):
         )
 
 
-class _OptionsWithPositives(_ContrastiveOptions):
+class OptionsWithPositives(ContrastiveOptions):
     """The same with a choice of the positives' form."""
 
     def __init__(
@@ -58,7 +55,7 @@ class _OptionsWithPositives(_ContrastiveOptions):
         return f"positives={self.positives!r}, {super().extra_repr()}"
 
 
-class VtoVLoss(_OptionsWithPositives):
+class VtoVLoss(OptionsWithPositives):
     """Visual-to-visual loss (MCFA, Eq. 4): :func:`mcfa_fast.functional.vtov_loss` as a module.
 
     Args:
@@ -92,7 +89,7 @@ class VtoVLoss(_OptionsWithPositives):
         ).vtov
 
 
-class VtoSLoss(_ContrastiveOptions):
+class VtoSLoss(ContrastiveOptions):
     """Visual-to-semantic loss (MCFA, Eq. 5): :func:`mcfa_fast.functional.vtos_loss` as a module.
 
     Args:
@@ -124,7 +121,7 @@ class VtoSLoss(_ContrastiveOptions):
         ).vtos
 
 
-class StoVLoss(_OptionsWithPositives):
+class StoVLoss(OptionsWithPositives):
     """Semantic-to-visual loss (MCFA, Eq. 6): :func:`mcfa_fast.functional.stov_loss` as a module.
 
     Args:
@@ -157,7 +154,7 @@ class StoVLoss(_OptionsWithPositives):
         ).stov
 
 
-class ContrastiveLosses(_OptionsWithPositives):
+class ContrastiveLosses(OptionsWithPositives):
     """All three losses in one pass: :func:`mcfa_fast.functional.contrastive_losses` as a module.
 
     Args:
@@ -191,90 +188,3 @@ class ContrastiveLosses(_OptionsWithPositives):
             self.normalize,
             self.ignore_index,
         )
-
-
-class WassersteinAlignment(nn.Module):
-    """Wasserstein alignment (MCFA, Eq. 3).
-
-    :func:`mcfa_fast.functional.wasserstein_alignment` as a module.
-
-    Args:
-        reduction: ``"sum"``, ``"mean"`` over instances, or ``"none"``.
-
-    Example:
-        >>> import torch, mcfa_fast as mf
-        >>> mean, logvar = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)
-        >>> mf.WassersteinAlignment()(mean, logvar, torch.zeros(1, 2), logvar)
-        tensor(5.)
-    """
-
-    def __init__(self, *, reduction: str = "sum"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(
-        self,
-        mean_a: Tensor,
-        logvar_a: Tensor,
-        mean_b: Tensor,
-        logvar_b: Tensor,
-        labels: Optional[Tensor] = None,
-    ) -> Tensor:
-        """The distance of a's rows ``[N, D]`` from b's rows, gathered by ``labels [N]``."""
-        return ops.wasserstein(mean_a, logvar_a, mean_b, logvar_b, labels, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
-
-
-class KLDivergence(nn.Module):
-    """KL divergence from the unit Gaussian (MCFA, Eq. 1).
-
-    :func:`mcfa_fast.functional.kl_divergence` as a module.
-
-    Args:
-        reduction: ``"sum"``, ``"mean"`` over rows, or ``"none"``.
-
-    Example:
-        >>> import torch, mcfa_fast as mf
-        >>> mf.KLDivergence()(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))
-        tensor(2.5000)
-    """
-
-    def __init__(self, *, reduction: str = "sum"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, mean: Tensor, logvar: Tensor) -> Tensor:
-        """The divergence of the Gaussians ``mean [N, D]``, ``logvar [N, D]``."""
-        return ops.kl(mean, logvar, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
-
-
-class L1Reconstruction(nn.Module):
-    """L1 distance from rows gathered by label (MCFA, Eqs. 1-2).
-
-    :func:`mcfa_fast.functional.l1_reconstruction` as a module.
-
-    Args:
-        reduction: ``"sum"``, ``"mean"`` over rows, or ``"none"``.
-
-    Example:
-        >>> import torch, mcfa_fast as mf
-        >>> features, decoded = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 1.0]])
-        >>> mf.L1Reconstruction()(features, decoded, torch.tensor([0, 0]))
-        tensor(6.)
-    """
-
-    def __init__(self, *, reduction: str = "sum"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, instances: Tensor, table: Tensor, labels: Optional[Tensor] = None) -> Tensor:
-        """The distance of ``instances [N, F]`` from table's rows, gathered by ``labels [N]``."""
-        return ops.l1(instances, table, labels, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
