@@ -1,7 +1,4 @@
-"""The losses as modules: each stores the options of its twin in :mod:`mcfa_fast.functional`.
-
-All of them compile with ``torch.jit.script`` and run from C++ without Python.
-"""
+"""The contrastive losses of MCFA as modules."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
     from mcfa_fast.distributed import Ranks
 
 
-class _ContrastiveOptions(nn.Module):
+class ContrastiveOptions(nn.Module):
     """The options that the contrastive losses share."""
 
     def __init__(
@@ -95,7 +92,7 @@ class _ContrastiveOptions(nn.Module):
         )
 
 
-class _OptionsWithPositives(_ContrastiveOptions):
+class OptionsWithPositives(ContrastiveOptions):
     """The same with a choice of the positives' form."""
 
     def __init__(
@@ -108,7 +105,7 @@ class _OptionsWithPositives(_ContrastiveOptions):
         return f"positives={self.positives!r}, {super().extra_repr()}"
 
 
-class VtoVLoss(_OptionsWithPositives):
+class VtoVLoss(OptionsWithPositives):
     """Visual-to-visual loss (MCFA, Eq. 4): :func:`mcfa_fast.functional.vtov_loss` as a module.
 
     Args:
@@ -132,7 +129,7 @@ class VtoVLoss(_OptionsWithPositives):
         return self._losses(visual, None, labels, True, False, False, self.positives).vtov
 
 
-class VtoSLoss(_ContrastiveOptions):
+class VtoSLoss(ContrastiveOptions):
     """Visual-to-semantic loss (MCFA, Eq. 5): :func:`mcfa_fast.functional.vtos_loss` as a module.
 
     Args:
@@ -154,7 +151,7 @@ class VtoSLoss(_ContrastiveOptions):
         return self._losses(visual, semantic, labels, False, True, False, "out").vtos
 
 
-class StoVLoss(_OptionsWithPositives):
+class StoVLoss(OptionsWithPositives):
     """Semantic-to-visual loss (MCFA, Eq. 6): :func:`mcfa_fast.functional.stov_loss` as a module.
 
     Args:
@@ -177,7 +174,7 @@ class StoVLoss(_OptionsWithPositives):
         return self._losses(visual, semantic, labels, False, False, True, self.positives).stov
 
 
-class ContrastiveLosses(_OptionsWithPositives):
+class ContrastiveLosses(OptionsWithPositives):
     """All three losses in one pass: :func:`mcfa_fast.functional.contrastive_losses` as a module.
 
     Args:
@@ -201,90 +198,3 @@ class ContrastiveLosses(_OptionsWithPositives):
     def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> ContrastiveLossValues:
         """``(vtov, vtos, stov)`` of ``visual [N, D]``, ``semantic [C, D]`` and ``labels [N]``."""
         return self._losses(visual, semantic, labels, True, True, True, self.positives)
-
-
-class WassersteinAlignment(nn.Module):
-    """Wasserstein alignment (MCFA, Eq. 3).
-
-    :func:`mcfa_fast.functional.wasserstein_alignment` as a module.
-
-    Args:
-        reduction: ``"sum"``, ``"mean"`` over instances, or ``"none"``.
-
-    Example:
-        >>> import torch, mcfa_fast as mf
-        >>> mean, logvar = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)
-        >>> mf.WassersteinAlignment()(mean, logvar, torch.zeros(1, 2), logvar)
-        tensor(5.)
-    """
-
-    def __init__(self, *, reduction: str = "sum"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(
-        self,
-        mean_a: Tensor,
-        logvar_a: Tensor,
-        mean_b: Tensor,
-        logvar_b: Tensor,
-        labels: Optional[Tensor] = None,
-    ) -> Tensor:
-        """The distance of a's rows ``[N, D]`` from b's rows, gathered by ``labels [N]``."""
-        return ops.wasserstein(mean_a, logvar_a, mean_b, logvar_b, labels, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
-
-
-class KLDivergence(nn.Module):
-    """KL divergence from the unit Gaussian (MCFA, Eq. 1).
-
-    :func:`mcfa_fast.functional.kl_divergence` as a module.
-
-    Args:
-        reduction: ``"sum"``, ``"mean"`` over rows, or ``"none"``.
-
-    Example:
-        >>> import torch, mcfa_fast as mf
-        >>> mf.KLDivergence()(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))
-        tensor(2.5000)
-    """
-
-    def __init__(self, *, reduction: str = "sum"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, mean: Tensor, logvar: Tensor) -> Tensor:
-        """The divergence of the Gaussians ``mean [N, D]``, ``logvar [N, D]``."""
-        return ops.kl(mean, logvar, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
-
-
-class L1Reconstruction(nn.Module):
-    """L1 distance from rows gathered by label (MCFA, Eqs. 1-2).
-
-    :func:`mcfa_fast.functional.l1_reconstruction` as a module.
-
-    Args:
-        reduction: ``"sum"``, ``"mean"`` over rows, or ``"none"``.
-
-    Example:
-        >>> import torch, mcfa_fast as mf
-        >>> features, decoded = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 1.0]])
-        >>> mf.L1Reconstruction()(features, decoded, torch.tensor([0, 0]))
-        tensor(6.)
-    """
-
-    def __init__(self, *, reduction: str = "sum"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, instances: Tensor, table: Tensor, labels: Optional[Tensor] = None) -> Tensor:
-        """The distance of ``instances [N, F]`` from table's rows, gathered by ``labels [N]``."""
-        return ops.l1(instances, table, labels, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
