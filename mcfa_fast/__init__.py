@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcfa_fast import compat, data, functional, losses, ops, reference
+    from mcfa_fast import compat, data, distributed, functional, losses, ops, reference
     from mcfa_fast.chunked import in_chunks
     from mcfa_fast.classifiers import (
         MCFAClassifier,
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_MODULES = {
-    **{name: name for name in ("compat", "data", "functional", "losses", "ops", "reference")},
-    "model_selection": "classifiers.model_selection",
-}
+_SAME = ("compat", "data", "distributed", "functional", "losses", "ops", "reference")
+_MODULES = {**{name: name for name in _SAME}, "model_selection": "classifiers.model_selection"}
 _NAMES = {
     "mcfa_fast.chunked": ("in_chunks",),
     "mcfa_fast.classifiers": ("MCFAClassifier", "RunConfig", "ZeroShotClassifier"),
@@ -79,6 +77,7 @@ __all__ = [
     "ZeroShotClassifier",
     "compat",
     "data",
+    "distributed",
     "export_classifier",
     "functional",
     "in_chunks",

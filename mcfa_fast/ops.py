@@ -96,8 +96,8 @@ def anchor_key(
 ) -> AnchorKeySums:
     r"""Sums over all pairs of anchors and keys, from which contrastive losses are composed.
 
-    With similarities :math:`s_{ij} = a_i \cdot k_j / \tau`, pairs of equal labels are positives, and
-    an anchor that is itself among the keys is no pair with itself. An anchor's terms are
+    With similarities :math:`s_{ij} = a_i \cdot k_j / \tau`, pairs of equal labels are positives,
+    and an anchor that is itself among the keys is no pair with itself. An anchor's terms are
     :math:`\log \sum_j e^{s_{ij}}` over its pairs and, over its positives, :math:`\sum_j s_{ij}`
     ("out") or :math:`\log \sum_j e^{s_{ij}}` ("in"). Log-sum-exps over blocks of keys are put
     together by ``torch.logaddexp``, sums and counts by addition. All float results are

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from mcfa_fast import ops, reference
 
-NAMES = ("anchors", "keys", "anchor_labels", "key_labels", "self_index")
-
 
 class Pairs(NamedTuple):
     """The tensors of a call."""
@@ -164,15 +162,14 @@ def test_any_call_matches_the_oracle(
     in_float,
     seed,
 ):
-    given = pairs(
-        anchors, keys, width, labels=labels, selves=selves, classes=classes, ignored=ignored, seed=seed
-    )  # fmt: skip
+    chosen = {"labels": labels, "selves": selves, "classes": classes, "ignored": ignored}
+    called = pairs(anchors, keys, width, seed=seed, **chosen)
     temperature = 10**log_temperature
     # Exponentials are as exact as their exponents, the similarities.
     largest = (1.0 if options["normalize"] else 10.0 * width) / temperature
     dtype = torch.float32 if in_float else torch.float64
     tolerance = (50 + anchors) * torch.finfo(dtype).eps * (1 + largest) ** 2
-    assert_like_oracle(given, temperature, tolerance, dtype, **options)
+    assert_like_oracle(called, temperature, tolerance, dtype, **options)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
@@ -186,13 +183,13 @@ def test_half_precision_accumulates_in_float32(dtype, tolerance):
 
 @pytest.mark.parametrize("wanted", [("anchors",), ("keys",), ("temperature",), ("keys", "anchors")])
 def test_gradients_do_not_depend_on_which_are_wanted(wanted):
-    for given in (pairs(40, 70, 6, selves=True), pairs(40, None, 6)):
+    for called in (pairs(40, 70, 6, selves=True), pairs(40, None, 6)):
         for positives in ("out", "in"):
             options = {"positives": positives, "key_side": True}
-            every = results(ops, given, 0.3, **options)
-            some = tuple(name for name in wanted if getattr(given, name, 0) is not None)
+            every = results(ops, called, 0.3, **options)
+            some = tuple(name for name in wanted if getattr(called, name, 0) is not None)
             if some:
-                for name, got in results(ops, given, 0.3, some, **options).items():
+                for name, got in results(ops, called, 0.3, some, **options).items():
                     torch.testing.assert_close(got, every[name], rtol=1e-12, atol=1e-12)
 
 
@@ -276,10 +273,16 @@ def sums_of(given, normalize):
     [
         ({"keys": None}, "expected `key_labels` to be None without `keys`"),
         ({"keys": None, "key_labels": None}, "expected `self_index` to be None without `keys`"),
-        ({"key_labels": None}, "expected `anchor_labels` and `key_labels`, or neither .* `anchor_l"),
-        ({"anchor_labels": None}, "expected `anchor_labels` and `key_labels`, or .* `key_labels` al"),
+        (
+            {"key_labels": None},
+            "expected `anchor_labels` and `key_labels`, .* `anchor_labels` alone",
+        ),
+        (
+            {"anchor_labels": None},
+            "expected `anchor_labels` and `key_labels`, .* `key_labels` alone",
+        ),
         ({"keys": torch.ones(4, 3)}, "expected `keys` to have D = 5 columns"),
-        ({"self_index": torch.ones(3).long()}, r"expected `self_index` to have shape \[N\] = \[20\]"),
+        ({"self_index": torch.ones(3).long()}, r"expected `self_index` to have .* = \[20\]"),
     ],
 )
 def test_what_does_not_fit_together_is_named(changes, message):
