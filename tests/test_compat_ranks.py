@@ -4,6 +4,8 @@ Against plain formulas over the rows of both ranks in one process, and against t
 where it is installed.
 """
 
+from functools import partial
+
 import pytest
 import torch
 import torch.multiprocessing
@@ -24,17 +26,11 @@ def views(seed):
 
 
 def cases(rank):
-    """Name and the losses: ours, and the library's if it is there."""
+    """Name and the losses: ours, and what makes the library's."""
     for local, with_grad in CLIP:
-        options = dict(local_loss=local, gather_with_grad=with_grad, rank=rank, world_size=RANKS)
-        loss = open_clip.ClipLoss(**options)
-        yield (
-            f"clip {local} {with_grad}",
-            lambda a, b: loss(a, b, 3.0),
-            lambda: (  # noqa: B023
-                lambda a, b: library("open_clip.loss").ClipLoss(**options)(a, b, 3.0)  # noqa: B023
-            ),
-        )
+        options = {"local_loss": local, "gather_with_grad": with_grad}
+        options |= {"rank": rank, "world_size": RANKS}
+        yield f"clip {local} {with_grad}", clip(open_clip, options), partial(clip, None, options)
     ours = lightly.NTXentLoss(0.3, gather_distributed=True)
     yield (
         "lightly",
@@ -47,6 +43,11 @@ def cases(rank):
     yield "bank", twice(with_bank), lambda: twice(bank_of_lightly(bank))
     yield "metric learning", *metric_learning()
     yield "sentences", *sentences()
+
+
+def clip(module, options):
+    loss = (module or library("open_clip.loss")).ClipLoss(**options)
+    return lambda a, b: loss(a, b, 3.0)
 
 
 def twice(loss):

@@ -46,7 +46,7 @@ def sdist(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wheel(sdist, tmp_path_factory):
-    """The wheel that was built from the source distribution: by `make`, unless sources are newer."""
+    """The wheel of the source distribution: the one of `make`, unless sources are newer."""
     sources = [path for top in ("csrc", "mcfa_fast") for path in (ROOT / top).rglob("*.*")]
     sources += [ROOT / name for name in ("setup.py", "pyproject.toml")]
     newest = max(path.stat().st_mtime for path in sources if path.suffix not in (".pyc", ".so"))
