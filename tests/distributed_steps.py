@@ -120,7 +120,7 @@ def ranks_that_disagree(rank, size):
     expect(ValueError, "dtype of `visual`", lambda: losses(*floats(visual, semantic, second)))
     expect(
         ValueError,
-        "number of classes",
+        "rows of `semantic`",
         lambda: losses(semantic=torch.cat([semantic, semantic]) if second else semantic),
     )
     expect(
@@ -136,8 +136,8 @@ def ranks_that_disagree(rank, size):
         ("ignore_index", (-100, -1)),
     ):
         words = f"`{name}` to be the same on every rank of `group`, but got {values[0]} on rank 0"
-        kept = labels.clamp(min=0)  # neither of the two
-        expect(ValueError, words, lambda o={name: values[rank]}: losses(labels=kept, **o))
+        options = {name: values[rank], "labels": labels.clamp(min=0)}  # ignored by neither
+        expect(ValueError, words, lambda o=options: losses(**o))
     expect(
         ValueError,
         "`exchange` to be the same",
@@ -145,7 +145,7 @@ def ranks_that_disagree(rank, size):
     )
     expect(
         ValueError,
-        "the losses asked for",
+        "the loss to be the same",
         lambda: (
             mf.functional.vtov_loss(visual, labels, temperature=0.3, group=Ranks())
             if second

@@ -258,7 +258,7 @@ def _contrastive(
     group: Ranks | ProcessGroup | None,
 ) -> ContrastiveLossValues:
     """Those of VtoV, VtoS and StoV that are wanted, of this process's batch or a group's."""
-    rest = (positives, reduction, normalize, ignore_index)
-    if group is None:
-        return ops.contrastive(visual, semantic, labels, temperature, *wanted, *rest)
-    return distributed.contrastive(visual, semantic, labels, temperature, *wanted, *rest, group)
+    arguments = (visual, semantic, labels, temperature, *wanted, positives, reduction)
+    if distributed.several(group):
+        return distributed.contrastive(*arguments, normalize, ignore_index, None, None, group)
+    return ops.contrastive(*arguments, normalize, ignore_index)

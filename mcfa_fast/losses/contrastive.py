@@ -54,7 +54,7 @@ class ContrastiveOptions(nn.Module):
         if torch.jit.is_scripting():
             assert self.group is None, "a loss with `group` cannot be scripted"
         else:
-            if self.group is not None:
+            if distributed.several(self.group):
                 return distributed.contrastive(
                     visual,
                     semantic,
@@ -67,6 +67,8 @@ class ContrastiveOptions(nn.Module):
                     self.reduction,
                     self.normalize,
                     self.ignore_index,
+                    None,
+                    None,
                     self.group,
                 )
         return ops.contrastive(
