@@ -17,6 +17,8 @@ def vtov_loss(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
 ) -> Tensor:
     r"""Visual-to-visual supervised contrastive loss (MCFA, Eq. 4).
 
@@ -40,6 +42,9 @@ def vtov_loss(
         reduction: ``"sum"`` (the paper), ``"mean"`` over anchors with a positive, or ``"none"``.
         normalize: Divide each latent by its L2 norm first; the gradient goes through it.
         ignore_index: Instances with this label are neither anchors nor negatives.
+        references: Latents ``[M, D]`` of further instances, such as a memory bank: candidates and
+            positives of the batch, but no anchors. Without a gradient they cost none.
+        reference_labels: Their classes ``[M]``.
 
     Returns:
         The loss, 0-dim, or ``[N]`` for ``reduction="none"`` (0 for anchors that do not count). A
@@ -55,6 +60,18 @@ def vtov_loss(
         >>> mf.functional.vtov_loss(visual, torch.tensor([0, 0, 1]), temperature=1.0)
         tensor(0.6265)
     """
+    if references is not None or reference_labels is not None:
+        return ops.vtov_with_references(
+            visual,
+            labels,
+            references,
+            reference_labels,
+            temperature,
+            positives,
+            reduction,
+            normalize,
+            ignore_index,
+        )
     return ops.contrastive(
         visual,
         None,
@@ -188,6 +205,8 @@ def contrastive_losses(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
 ) -> ContrastiveLossValues:
     """:func:`vtov_loss`, :func:`vtos_loss` and :func:`stov_loss` of one batch in one fused pass.
 
@@ -202,6 +221,9 @@ def contrastive_losses(
         reduction: ``"sum"``, ``"mean"`` or ``"none"``, each loss over its own anchors.
         normalize: Divide each latent by its L2 norm first; the gradient goes through it.
         ignore_index: Instances with this label do not count.
+        references: Latents ``[M, D]`` of further instances for VtoV; see :func:`vtov_loss`. VtoS
+            has none but classes to meet, and StoV's instances remain those of the batch.
+        reference_labels: Their classes ``[M]``.
 
     Returns:
         A named tuple ``(vtov, vtos, stov)``.
@@ -219,12 +241,13 @@ def contrastive_losses(
         >>> visual.grad.shape
         torch.Size([32, 16])
     """
-    return ops.contrastive(
+    alone = references is None and reference_labels is None
+    losses = ops.contrastive(
         visual,
         semantic,
         labels,
         temperature,
-        True,
+        alone,
         True,
         True,
         positives,
@@ -232,3 +255,17 @@ def contrastive_losses(
         normalize,
         ignore_index,
     )
+    if alone:
+        return losses
+    vtov = ops.vtov_with_references(
+        visual,
+        labels,
+        references,
+        reference_labels,
+        temperature,
+        positives,
+        reduction,
+        normalize,
+        ignore_index,
+    )
+    return ContrastiveLossValues(vtov, losses.vtos, losses.stov)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from torch import Tensor, nn
 
@@ -10,7 +10,26 @@ from mcfa_fast import ops
 from mcfa_fast.ops import ContrastiveLossValues
 
 
-class ContrastiveOptions(nn.Module):
+class WithTemperature(nn.Module):
+    """A temperature: a number, a buffer or a parameter."""
+
+    def __init__(self, temperature: Union[float, Tensor]):
+        super().__init__()
+        self.temperature: Union[float, Tensor]
+        if isinstance(temperature, nn.Parameter):
+            self.temperature = temperature
+        elif isinstance(temperature, Tensor):
+            self.register_buffer("temperature", temperature)
+        else:
+            self.temperature = float(temperature)
+
+    def extra_repr(self) -> str:
+        temperature = self.temperature
+        value = temperature.item() if isinstance(temperature, Tensor) else temperature
+        return f"temperature={value:g}"
+
+
+class ContrastiveOptions(WithTemperature):
     """The options that the contrastive losses share."""
 
     def __init__(
@@ -21,23 +40,14 @@ class ContrastiveOptions(nn.Module):
         normalize: bool = True,
         ignore_index: int = -100,
     ):
-        super().__init__()
-        self.temperature: Union[float, Tensor]
-        if isinstance(temperature, nn.Parameter):
-            self.temperature = temperature
-        elif isinstance(temperature, Tensor):
-            self.register_buffer("temperature", temperature)
-        else:
-            self.temperature = float(temperature)
+        super().__init__(temperature)
         self.reduction = reduction
         self.normalize = normalize
         self.ignore_index = ignore_index
 
     def extra_repr(self) -> str:
-        temperature = self.temperature
-        value = temperature.item() if isinstance(temperature, Tensor) else temperature
         return (
-            f"temperature={value:g}, reduction={self.reduction!r}, "
+            f"{super().extra_repr()}, reduction={self.reduction!r}, "
             f"normalize={self.normalize}, ignore_index={self.ignore_index}"
         )
 
@@ -72,8 +82,26 @@ class VtoVLoss(OptionsWithPositives):
         tensor(1.3863)
     """
 
-    def forward(self, visual: Tensor, labels: Tensor) -> Tensor:
-        """The loss of ``visual [N, D]`` with ``labels [N]``."""
+    def forward(
+        self,
+        visual: Tensor,
+        labels: Tensor,
+        references: Optional[Tensor] = None,
+        reference_labels: Optional[Tensor] = None,
+    ) -> Tensor:
+        """The loss of ``visual [N, D]`` with ``labels [N]``, and further instances ``[M, D]``."""
+        if references is not None or reference_labels is not None:
+            return ops.vtov_with_references(
+                visual,
+                labels,
+                references,
+                reference_labels,
+                self.temperature,
+                self.positives,
+                self.reduction,
+                self.normalize,
+                self.ignore_index,
+            )
         return ops.contrastive(
             visual,
             None,
@@ -173,14 +201,22 @@ class ContrastiveLosses(OptionsWithPositives):
         True
     """
 
-    def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> ContrastiveLossValues:
+    def forward(
+        self,
+        visual: Tensor,
+        semantic: Tensor,
+        labels: Tensor,
+        references: Optional[Tensor] = None,
+        reference_labels: Optional[Tensor] = None,
+    ) -> ContrastiveLossValues:
         """``(vtov, vtos, stov)`` of ``visual [N, D]``, ``semantic [C, D]`` and ``labels [N]``."""
-        return ops.contrastive(
+        alone = references is None and reference_labels is None
+        losses = ops.contrastive(
             visual,
             semantic,
             labels,
             self.temperature,
-            True,
+            alone,
             True,
             True,
             self.positives,
@@ -188,3 +224,17 @@ class ContrastiveLosses(OptionsWithPositives):
             self.normalize,
             self.ignore_index,
         )
+        if alone:
+            return losses
+        vtov = ops.vtov_with_references(
+            visual,
+            labels,
+            references,
+            reference_labels,
+            self.temperature,
+            self.positives,
+            self.reduction,
+            self.normalize,
+            self.ignore_index,
+        )
+        return ContrastiveLossValues(vtov, losses.vtos, losses.stov)
