@@ -90,19 +90,24 @@ def as_tensor(temperature: float | Tensor) -> Tensor:
 
 
 def check_call(
-    function: Callable[..., Any], tensors: tuple[Tensor | None, ...], temperature: float | Tensor
+    function: Callable[..., Any],
+    tensors: tuple[Tensor | None, ...],
+    temperature: float | Tensor,
+    *options: Any,
 ) -> None:
     """Raises what the operator itself says of these arguments, at the cost of no rows.
 
     Args:
-        function: Called with the tensors and a temperature.
+        function: Of the tensors, the temperature and the options.
         tensors: Those of the call, the first dimension of each of which may become 0.
         temperature: Of the call.
+        options: Of the call.
     """
     with torch.no_grad():
         # Shapes; then all that tensors without data do not show.
-        function(*(None if each is None else each.to("meta") for each in tensors), 1.0)
-        function(*(None if each is None else each[:0] for each in tensors), temperature)
+        function(*(None if each is None else each.to("meta") for each in tensors), 1.0, *options)
+        empty = (None if each is None else each[:0] for each in tensors)
+        function(*empty, temperature, *options)
 
 
 def _differentiated(tensor: Tensor) -> bool:

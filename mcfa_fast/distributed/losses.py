@@ -34,6 +34,8 @@ def contrastive(
     visual: Tensor,
     semantic: Tensor | None,
     labels: Tensor,
+    references: Tensor | None,
+    reference_labels: Tensor | None,
     temperature: float | Tensor,
     vtov: bool,
     vtos: bool,
@@ -42,8 +44,6 @@ def contrastive(
     reduction: str,
     normalize: bool,
     ignore_index: int,
-    references: Tensor | None,
-    reference_labels: Tensor | None,
     group: Given,
 ) -> ContrastiveLossValues:
     """VtoV, also over references of all ranks, VtoS and StoV, those that are asked for.
@@ -57,32 +57,15 @@ def contrastive(
     asked = [name for name, wanted in zip(names, (vtov, vtos, stov), strict=True) if wanted]
 
     def check() -> None:
-        def call(visual: Tensor, semantic: Tensor | None, labels: Tensor, tau: float) -> None:
-            alone = semantic is None
-            ops.contrastive(
-                visual,
-                semantic,
-                labels,
-                tau,
-                alone,
-                not alone,
-                False,
-                positives,
-                reduction,
-                normalize,
-                ignore_index,
-            )
-
-        check_call(call, (visual, semantic, labels), temperature)
+        options = (positives, reduction, normalize, ignore_index)
+        alone = semantic is None
+        tensors: tuple[Tensor | None, ...] = (visual, semantic, labels)
+        check_call(ops.contrastive, tensors, temperature, alone, not alone, False, *options)
         if semantic is not None:
             _check_classes(labels, len(semantic), ignore_index)
         if references is not None or reference_labels is not None:
-            rest = (positives, reduction, normalize, ignore_index)
-            check_call(
-                lambda *arguments: ops.vtov_with_references(*arguments, *rest),
-                (visual, labels, references, reference_labels),
-                temperature,
-            )
+            tensors = (visual, labels, references, reference_labels)
+            check_call(ops.vtov_with_references, tensors, temperature, *options)
 
     call = begin(
         group,

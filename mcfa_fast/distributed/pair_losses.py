@@ -41,9 +41,7 @@ def info_nce(
         temperature,
         {"reduction": reduction, "normalize": normalize},
         lambda: check_call(
-            lambda *arguments: ops.info_nce(*arguments, reduction, normalize),
-            (anchors, keys, negatives),
-            temperature,
+            ops.info_nce, (anchors, keys, negatives), temperature, reduction, normalize
         ),
     )
     tau = as_tensor(temperature)
@@ -86,9 +84,7 @@ def clip(
         {},
         temperature,
         {"normalize": normalize},
-        lambda: check_call(
-            lambda *arguments: ops.clip(*arguments, normalize), (images, texts), temperature
-        ),
+        lambda: check_call(ops.clip, (images, texts), temperature, normalize),
     )
     numbers = _numbers(call, "images")
     sums = anchor_key(
@@ -120,9 +116,7 @@ def nt_xent(
         {},
         temperature,
         {"reduction": reduction},
-        lambda: check_call(
-            lambda *arguments: ops.nt_xent(*arguments, reduction), (views_a, views_b), temperature
-        ),
+        lambda: check_call(ops.nt_xent, (views_a, views_b), temperature, reduction),
     )
     sums = anchor_key(
         call.members,
