@@ -31,9 +31,7 @@ def compare(function, oracle, rank, shares, weights=None):
     own_tau = tau.detach().clone().requires_grad_()
     every, own = weights or (torch.ones(()).double(), torch.ones(()).double())
     wanted = oracle(*(all_rows for all_rows, _ in shares), temperature=tau)
-    of_all = torch.autograd.grad(
-        (wanted * every).sum(), [all_rows for all_rows, _ in shares] + [tau]
-    )
+    of_all = torch.autograd.grad((wanted * every).sum(), [*(rows for rows, _ in shares), tau])
     for exchange in ("gather", "ring"):
         got = function(*here, temperature=own_tau, group=Ranks(exchange=exchange))
         *grads, grad_tau = torch.autograd.grad((got * own).sum(), [*here, own_tau])
@@ -56,9 +54,14 @@ def two_towers(rank, size):
                 rank,
                 [(rows(counts, 0), counts), (rows(counts, 1), counts)],
             )
-    images, texts = (rows([4], seed) for seed in (2, 3))
-    module = mf.CLIPLoss(temperature=0.3, group=dist.group.WORLD)
-    module(images, texts)
+    a, b = (rows([4], seed) for seed in (2, 3))
+    for module, function in (
+        (mf.CLIPLoss, mf.functional.clip_loss),
+        (mf.InfoNCELoss, mf.functional.info_nce_loss),
+        (mf.NTXentLoss, mf.functional.nt_xent_loss),
+    ):
+        got = module(temperature=0.3, group=dist.group.WORLD)(a, b)
+        close([got], [function(a, b, temperature=0.3, group=Ranks())])
 
 
 @case(2, 4)
@@ -133,12 +136,12 @@ def references_of_all_ranks(rank, size):
 @case(2)
 def memory_of_all_ranks(rank, size):
     """Each rank remembers its rows; together they are the memory of one process."""
-    here = mf.CrossBatchMemory(8, WIDTH, temperature=0.3, group=Ranks()).double()
-    one = mf.CrossBatchMemory(8 * size, WIDTH, temperature=0.3).double()
-    for seed in range(4):
+    here = mf.CrossBatchMemory(6, WIDTH, temperature=0.3, group=Ranks()).double()
+    one = mf.CrossBatchMemory(6 * size, WIDTH, temperature=0.3).double()
+    for seed in range(4):  # from the third batch on, each takes the places of another
         batch = share([3, 3], rank, seed=seed)
-        if seed < 3:  # while both have forgotten nothing, or as much
-            close([here(batch.visual[batch.rows], batch.labels[batch.rows])], [one(*batch[0:3:2])])
+        got = here(batch.visual[batch.rows], batch.labels[batch.rows])
+        close([got], [one(batch.visual, batch.labels)])
 
 
 @case(2)
@@ -164,9 +167,5 @@ def pairs_that_disagree(rank, size):
             a, b, queue if second else None, temperature=0.3, group=Ranks()
         ),
     )
-    close([towers(a, b, temperature=0.3, group=Ranks())] * 1, [doubled(a, b)])
-
-
-def doubled(a, b):
-    """Both ranks have the same rows: what one process says of them twice."""
-    return mf.reference.clip_loss(torch.cat([a, a]), torch.cat([b, b]), temperature=0.3)
+    twice = mf.reference.clip_loss(torch.cat([a, a]), torch.cat([b, b]), temperature=0.3)
+    close([towers(a, b, temperature=0.3, group=Ranks())], [twice])
