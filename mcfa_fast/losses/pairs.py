@@ -1,7 +1,5 @@
 """The losses of pairs as modules."""
 
-from __future__ import annotations
-
 import math
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -39,7 +37,7 @@ class InfoNCELoss(WithTemperature):
         *,
         reduction: str = "mean",
         normalize: bool = True,
-        group: Union[Ranks, ProcessGroup, None] = None,
+        group: "Union[Ranks, ProcessGroup, None]" = None,
     ):
         super().__init__(temperature, group)
         self.reduction = reduction
@@ -94,7 +92,7 @@ class CLIPLoss(WithTemperature):
         *,
         learnable: bool = False,
         normalize: bool = True,
-        group: Union[Ranks, ProcessGroup, None] = None,
+        group: "Union[Ranks, ProcessGroup, None]" = None,
     ):
         super().__init__(temperature, group)
         self.log_scale: Optional[nn.Parameter] = None
@@ -148,7 +146,7 @@ class NTXentLoss(WithTemperature):
         temperature: Union[float, Tensor] = 0.5,
         *,
         reduction: str = "mean",
-        group: Union[Ranks, ProcessGroup, None] = None,
+        group: "Union[Ranks, ProcessGroup, None]" = None,
     ):
         super().__init__(temperature, group)
         self.reduction = reduction
