@@ -1,9 +1,12 @@
 """Cases of test_distributed.py: steps of training, and ranks that disagree or fail."""
 
 import os
+import re
 import signal
 import time
 from datetime import timedelta
+from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -65,6 +68,26 @@ def data_parallel_step(rank, size):
             step = [a - b for a, b in zip(got, Model().parameters(), strict=True)]
             got = [size * a + b for a, b in zip(step, Model().parameters(), strict=True)]
         close(got, wanted)
+
+
+@case(2)
+def documented_step(rank, size):
+    """The example of docs/large_batches.md, whose group there is already."""
+    page = (Path(__file__).parents[1] / "docs" / "large_batches.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names = {}
+    with mock.patch("torch.distributed.init_process_group"):
+        exec(compile(code, "large_batches.md", "exec"), names)
+    torch.manual_seed(0)
+    encoder = nn.Linear(512, 64)
+    images, descriptors = torch.randn(256, 512), torch.randn(30, 64)
+    losses = mf.functional.contrastive_losses(
+        encoder(images), descriptors, torch.arange(256) % 30, temperature=0.1, reduction="mean"
+    )
+    sum(losses).backward()
+    torch.optim.SGD(encoder.parameters(), lr=0.1).step()
+    for mine, wanted in zip(names["encoder"].parameters(), encoder.parameters(), strict=True):
+        assert (mine - wanted).abs().max() < 1e-6
 
 
 @case(2)
