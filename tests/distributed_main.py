@@ -3,6 +3,7 @@
 import sys
 
 import distributed_forms  # noqa: F401  (registers its cases, as does the next)
+import distributed_pairs  # noqa: F401
 import distributed_steps  # noqa: F401
 from distributed_ranks import run_cases
 

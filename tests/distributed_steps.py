@@ -1,9 +1,12 @@
 """Cases of test_distributed.py: steps of training, and ranks that disagree or fail."""
 
 import os
+import re
 import signal
 import time
 from datetime import timedelta
+from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -68,6 +71,26 @@ def data_parallel_step(rank, size):
 
 
 @case(2)
+def documented_step(rank, size):
+    """The example of docs/large_batches.md, whose group there is already."""
+    page = (Path(__file__).parents[1] / "docs" / "large_batches.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names = {}
+    with mock.patch("torch.distributed.init_process_group"):
+        exec(compile(code, "large_batches.md", "exec"), names)
+    torch.manual_seed(0)
+    encoder = nn.Linear(512, 64)
+    images, descriptors = torch.randn(256, 512), torch.randn(30, 64)
+    losses = mf.functional.contrastive_losses(
+        encoder(images), descriptors, torch.arange(256) % 30, temperature=0.1, reduction="mean"
+    )
+    sum(losses).backward()
+    torch.optim.SGD(encoder.parameters(), lr=0.1).step()
+    for mine, wanted in zip(names["encoder"].parameters(), encoder.parameters(), strict=True):
+        assert (mine - wanted).abs().max() < 1e-6
+
+
+@case(2)
 def accumulated_steps(rank, size):
     """The gradients of two global batches add up, the first of them without a reduction."""
     batches = [share([4, 6], rank), share([5, 1], rank, seed=1)]
@@ -120,7 +143,7 @@ def ranks_that_disagree(rank, size):
     expect(ValueError, "dtype of `visual`", lambda: losses(*floats(visual, semantic, second)))
     expect(
         ValueError,
-        "number of classes",
+        "rows of `semantic`",
         lambda: losses(semantic=torch.cat([semantic, semantic]) if second else semantic),
     )
     expect(
@@ -136,8 +159,8 @@ def ranks_that_disagree(rank, size):
         ("ignore_index", (-100, -1)),
     ):
         words = f"`{name}` to be the same on every rank of `group`, but got {values[0]} on rank 0"
-        kept = labels.clamp(min=0)  # neither of the two
-        expect(ValueError, words, lambda o={name: values[rank]}: losses(labels=kept, **o))
+        options = {name: values[rank], "labels": labels.clamp(min=0)}  # ignored by neither
+        expect(ValueError, words, lambda o=options: losses(**o))
     expect(
         ValueError,
         "`exchange` to be the same",
@@ -145,7 +168,7 @@ def ranks_that_disagree(rank, size):
     )
     expect(
         ValueError,
-        "the losses asked for",
+        "the loss to be the same",
         lambda: (
             mf.functional.vtov_loss(visual, labels, temperature=0.3, group=Ranks())
             if second

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import distributed_forms  # noqa: F401  (registers its cases, as does the next)
+import distributed_pairs  # noqa: F401
 import distributed_steps  # noqa: F401
 import pytest
 import torch
