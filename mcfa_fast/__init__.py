@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcfa_fast import compat, data, functional, losses, ops, reference
+    from mcfa_fast import compat, data, distributed, functional, losses, ops, reference
     from mcfa_fast.chunked import in_chunks
     from mcfa_fast.classifiers import MCFAClassifier, RunConfig, ZeroShotClassifier
     from mcfa_fast.export import export_classifier, load_exported
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_MODULES = ("compat", "data", "functional", "losses", "ops", "reference")
+_MODULES = ("compat", "data", "distributed", "functional", "losses", "ops", "reference")
 _NAMES = {
     "mcfa_fast.chunked": ("in_chunks",),
     "mcfa_fast.classifiers": ("MCFAClassifier", "RunConfig", "ZeroShotClassifier"),
@@ -71,6 +71,7 @@ __all__ = [
     "ZeroShotClassifier",
     "compat",
     "data",
+    "distributed",
     "export_classifier",
     "functional",
     "in_chunks",

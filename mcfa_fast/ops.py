@@ -41,6 +41,17 @@ class AnchorKeySums(NamedTuple):
     key_counts: Tensor
 
 
+def _number(temperature: Union[float, Tensor]) -> Tensor:
+    """A temperature as a tensor without dimensions."""
+    if isinstance(temperature, Tensor):
+        return temperature
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        # A product, unlike torch.full, takes a number that changes from call to call as an input
+        # of the graph instead of a constant that asks for another graph.
+        return torch.ones([], dtype=torch.float64) * temperature
+    return torch.full([], temperature, dtype=torch.float64)
+
+
 def contrastive(
     visual: Tensor,
     semantic: Optional[Tensor],
@@ -55,21 +66,11 @@ def contrastive(
     ignore_index: int,
 ) -> ContrastiveLossValues:
     """Those of the three losses that are asked for, in one pass; the others come back as 0."""
-    if isinstance(temperature, Tensor):
-        tau = temperature
-    elif torch.jit.is_scripting():
-        tau = torch.full([], temperature, dtype=torch.float64)
-    elif torch.compiler.is_compiling():
-        # A product, unlike torch.full, takes a number that changes from call to call as an input
-        # of the graph instead of a constant that asks for another graph.
-        tau = torch.ones([], dtype=torch.float64) * temperature
-    else:
-        tau = torch.full([], temperature, dtype=torch.float64)
     losses = torch.ops.mcfa_fast.contrastive_forward(
         visual,
         semantic,
         labels,
-        tau,
+        _number(temperature),
         vtov,
         vtos,
         stov,
@@ -79,6 +80,72 @@ def contrastive(
         ignore_index,
     )
     return ContrastiveLossValues(losses[0], losses[1], losses[2])
+
+
+def anchor_key(
+    anchors: Tensor,
+    keys: Optional[Tensor],
+    anchor_labels: Optional[Tensor],
+    key_labels: Optional[Tensor],
+    self_index: Optional[Tensor],
+    temperature: Union[float, Tensor],
+    key_side: bool = False,
+    positives: str = "out",
+    normalize: bool = True,
+    ignore_index: int = -100,
+) -> AnchorKeySums:
+    r"""Sums over all pairs of anchors and keys, from which contrastive losses are composed.
+
+    With similarities :math:`s_{ij} = a_i \cdot k_j / \tau`, pairs of equal labels are positives,
+    and an anchor that is itself among the keys is no pair with itself. An anchor's terms are
+    :math:`\log \sum_j e^{s_{ij}}` over its pairs and, over its positives, :math:`\sum_j s_{ij}`
+    ("out") or :math:`\log \sum_j e^{s_{ij}}` ("in"). Log-sum-exps over blocks of keys are put
+    together by ``torch.logaddexp``, sums and counts by addition. All float results are
+    differentiable with respect to anchors, keys and temperature, once; keys that require no
+    gradient cost none. Memory is linear in N + M.
+
+    Args:
+        anchors: Latents ``[N, D]``.
+        keys: Latents ``[M, D]``, or None for anchors that are their own keys, each pair of which
+            is computed once.
+        anchor_labels: Integers ``[N]``, of which only equality matters; None (both labels) for
+            key i being the one positive of anchor i.
+        key_labels: Integers ``[M]``; None without `keys`.
+        self_index: Integers ``[N]``: the key that is the anchor itself, -1 if none is.
+        temperature: :math:`\tau > 0`, a float or a 0-dim tensor, which may require grad.
+        key_side: Whether the same is wanted of every key over its anchors.
+        positives: ``"out"`` or ``"in"``.
+        normalize: Divide each latent by its L2 norm first; the gradient goes through it.
+        ignore_index: Anchors and keys with this label form no pairs.
+
+    Returns:
+        The sums, in float32 (float64 for float64), counts in int64; those of keys are of size 0
+        unless asked for.
+
+    Raises:
+        ValueError: A wrong shape, device, option or temperature; the message names the argument.
+        TypeError: A wrong dtype.
+
+    Example:
+        >>> import torch, mcfa_fast as mf
+        >>> anchors, keys = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+        >>> sums = mf.ops.anchor_key(anchors, keys, None, None, None, temperature=1.0)
+        >>> sums.log_sum_exp - sums.positives
+        tensor([0.5514, 0.8620])
+    """
+    sums = torch.ops.mcfa_fast.anchor_key_forward(
+        anchors,
+        keys,
+        anchor_labels,
+        key_labels,
+        self_index,
+        _number(temperature),
+        key_side,
+        positives,
+        normalize,
+        ignore_index,
+    )
+    return AnchorKeySums(sums[0], sums[1], sums[2], sums[3], sums[4], sums[5])
 
 
 def wasserstein(

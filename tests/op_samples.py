@@ -9,111 +9,38 @@ Needs PyTorch and the losses alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from pair_samples import AnchorKey, pairs_shapes, pairs_small
+from sampling import (
+    Function,
+    Sample,
+    largest_error,
+    normal,
+    temperature_of,
+    values_and_gradients,
+    weighted_sum,
+)
 from torch import Tensor, nn
 
 from mcfa_fast import losses, ops
 
-
-class Sample(NamedTuple):
-    """Arguments of a function: tensors by position, options by keyword.
-
-    Floating tensors get a gradient, except for those at the positions `constant`; so does a
-    temperature among the options that is a tensor.
-    """
-
-    tensors: tuple[Tensor | None, ...]
-    options: dict[str, Any] = {}  # noqa: RUF012 (never written to)
-    constant: tuple[int, ...] = ()
-
-    def to(self, *args) -> Sample:
-        """With the floating tensors in a dtype, or all of them on a device."""
-        floating = isinstance(args[0], torch.dtype)
-
-        def moved(value):
-            if isinstance(value, Tensor) and (value.is_floating_point() or not floating):
-                return value.detach().to(*args)
-            return value
-
-        options = {name: moved(value) for name, value in self.options.items()}
-        return self._replace(tensors=tuple(map(moved, self.tensors)), options=options)
-
-    def leaves(self) -> Sample:
-        """Copies that require a gradient where they are to have one."""
-        tensors = tuple(
-            tensor.detach().clone().requires_grad_()
-            if isinstance(tensor, Tensor)
-            and tensor.is_floating_point()
-            and place not in self.constant
-            else tensor
-            for place, tensor in enumerate(self.tensors)
-        )
-        options = {
-            name: value.detach().clone().requires_grad_() if isinstance(value, Tensor) else value
-            for name, value in self.options.items()
-        }
-        return self._replace(tensors=tensors, options=options)
-
-    def wanted(self) -> list[Tensor]:
-        """The tensors that require a gradient."""
-        every = (*self.tensors, *self.options.values())
-        return [value for value in every if isinstance(value, Tensor) and value.requires_grad]
-
-
-def weighted_sum(outputs: tuple[Tensor, ...]) -> Tensor:
-    """A sum of all entries of all outputs in which no two count alike."""
-    total = torch.zeros((), dtype=torch.float64, device=outputs[0].device)
-    for factor, output in zip((1.0, 0.7, -0.3), outputs, strict=False):
-        weights = torch.linspace(0.5, 2.0, output.numel(), dtype=output.dtype, device=output.device)
-        weights = torch.ones_like(output) if output.dim() == 0 else weights.reshape(output.shape)
-        total = total + factor * (output * weights).sum()
-    return total
-
-
-def values_and_gradients(
-    function: Callable, sample: Sample, parameters: Iterable[Tensor] = ()
-) -> list[Tensor]:
-    """The outputs of ``function(*tensors, **options)`` and the gradients of their weighted sum.
-
-    Gradients of the sample's own tensors come first, then those of a module's `parameters`.
-    """
-    leaves = sample.leaves()
-    outputs = function(*leaves.tensors, **leaves.options)
-    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-    wanted = [*leaves.wanted(), *parameters]
-    return [*outputs, *torch.autograd.grad(weighted_sum(outputs), wanted)]
-
-
-def largest_error(ours: list[Tensor], oracle: list[Tensor]) -> float:
-    """The largest error of any result, relative to the largest entry of that result."""
-    worst = 0.0
-    for got, want in zip(ours, oracle, strict=True):
-        if want.numel() > 0:
-            size = want.abs().max().item()
-            # Gradients may cancel to nothing, as those of normalised numbers do.
-            size = size if size > 1e-9 else 1.0
-            error = (got.double() - want).abs().max().item() / size
-            worst = max(worst, error if error == error else float("inf"))  # NaN is no result
-    return worst
-
-
-class Function(NamedTuple):
-    """A function of mcfa_fast.functional."""
-
-    name: str
-    # module(**options)(*tensors) is the function.
-    module: Callable[..., nn.Module]
-    small: Callable[[], Iterator[Sample]]
-    shapes: Callable[[], Iterator[Sample]]
-    # What rounding may cost, relative to the largest entry.
-    tolerance: Callable[[torch.dtype, dict[str, Any]], float]
-
-
-def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+__all__ = [
+    "FUNCTIONS",
+    "AnchorKey",
+    "Function",
+    "Sample",
+    "batch",
+    "case_ids",
+    "cases",
+    "gaussians",
+    "largest_error",
+    "table_rows",
+    "values_and_gradients",
+    "weighted_sum",
+]
 
 
 def batch(
@@ -126,15 +53,11 @@ def batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Latents of instances and of classes, and labels of which a part is ignored."""
     generator = torch.Generator().manual_seed(seed)
-    visual = _normal(generator, instances, width)
-    semantic = _normal(generator, classes, width)
+    visual = normal(generator, instances, width)
+    semantic = normal(generator, classes, width)
     labels = (torch.rand(instances, generator=generator) ** skew * classes).long()
     labels[torch.rand(instances, generator=generator) < ignored] = -100
     return visual, semantic, labels
-
-
-def _temperature(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64)
 
 
 def _contrastive_small() -> Iterator[Sample]:
@@ -142,8 +65,8 @@ def _contrastive_small() -> Iterator[Sample]:
     for positives in ("out", "in"):
         for reduction in ("mean", "none"):
             options = {"positives": positives, "reduction": reduction}
-            yield Sample(data, {"temperature": _temperature(0.5), **options})
-    yield Sample(data, {"temperature": _temperature(0.5), "normalize": False})
+            yield Sample(data, {"temperature": temperature_of(0.5), **options})
+    yield Sample(data, {"temperature": temperature_of(0.5), "normalize": False})
 
 
 def _contrastive_shapes() -> Iterator[Sample]:
@@ -160,11 +83,11 @@ def _contrastive_shapes() -> Iterator[Sample]:
             options = {"positives": positives, "reduction": reduction, "normalize": normalize}
             yield Sample(
                 batch(instances, classes, width),
-                {"temperature": _temperature(temperature), **options},
+                {"temperature": temperature_of(temperature), **options},
             )
     for width in (64, 65, 128, 200, 256, 257, 300):
         options = {"positives": "in", "reduction": "mean"}
-        yield Sample(batch(90, 7, width), {"temperature": _temperature(0.1), **options})
+        yield Sample(batch(90, 7, width), {"temperature": temperature_of(0.1), **options})
 
 
 def _contrastive_tolerance(dtype: torch.dtype, options: dict[str, Any]) -> float:
@@ -202,7 +125,7 @@ def gaussians(instances: int, classes: int, width: int, labelled: bool = True) -
     if labels is not None:
         labels[: instances // 2] = 0
     others = classes if labelled else instances
-    rows = [_normal(generator, size, width) for size in (instances, instances, others, others)]
+    rows = [normal(generator, size, width) for size in (instances, instances, others, others)]
     rows[0][:1], rows[1][:1] = rows[2][:1], rows[3][:1]
     return Sample((*rows, labels))
 
@@ -233,7 +156,7 @@ def _pointwise_tolerance(dtype: torch.dtype, options: dict[str, Any]) -> float:
 
 def _kl(rows: int, width: int, reduction: str) -> Sample:
     generator = torch.Generator().manual_seed(0)
-    tensors = (_normal(generator, rows, width), _normal(generator, rows, width))
+    tensors = (normal(generator, rows, width), normal(generator, rows, width))
     return Sample(tensors, {"reduction": reduction})
 
 
@@ -253,7 +176,7 @@ def table_rows(instances: int, classes: int, width: int, labelled: bool = True) 
     labels = torch.randint(0, classes, (instances,), generator=generator)
     labels[: instances // 2] = classes // 2
     labels[labels == 0] = classes - 1
-    rows, table = _normal(generator, instances, width), _normal(generator, classes, width)
+    rows, table = normal(generator, instances, width), normal(generator, classes, width)
     if not labelled:
         table, labels = table[labels], None
     rows[:1] = table[:1] if labels is None else table[labels[:1]]
@@ -299,7 +222,7 @@ class Sampler(nn.Module):
 
 def _sampling(rows: int, width: int, columns: int, power: float) -> Sample:
     generator = torch.Generator().manual_seed(0)
-    tensors = [_normal(generator, rows, size) for size in (width, width, columns)]
+    tensors = [normal(generator, rows, size) for size in (width, width, columns)]
     return Sample(tuple(tensors), {"power": power}, constant=(2,))
 
 
@@ -347,6 +270,7 @@ FUNCTIONS = (
         _first(4, _contrastive_shapes),
         _contrastive_tolerance,
     ),
+    Function("anchor_key", AnchorKey, pairs_small, pairs_shapes, _contrastive_tolerance),
     Function(
         "wasserstein_alignment",
         losses.WassersteinAlignment,

@@ -76,7 +76,8 @@ def test_gradcheck(function, sample):
         tensors = [new.get(id(tensor), tensor) for tensor in leaves.tensors]
         options = {name: new.get(id(value), value) for name, value in leaves.options.items()}
         result = getattr(functional, function.name)(*tensors, **options)
-        return result if isinstance(result, torch.Tensor) else tuple(result)
+        outputs = (result,) if isinstance(result, torch.Tensor) else result
+        return tuple(out for out in outputs if out.is_floating_point() and out.numel() > 0)
 
     assert torch.autograd.gradcheck(of_leaves, leaves.wanted())
 
@@ -125,7 +126,8 @@ def test_autocast_brings_mixed_latents_together(function, sample):
     if isinstance(results, torch.Tensor):
         results, expected = (results,), (expected,)
     for got, want in zip(results, expected, strict=True):
-        assert got.dtype == torch.float32 and torch.equal(got, want)
+        assert got.dtype == (torch.float32 if want.is_floating_point() else torch.int64)
+        assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize(("function", "sample"), SMALL, ids=IDS)

@@ -74,7 +74,7 @@ def changed(name, value):
         yield value.to("meta")
         yield torch.empty(0, dtype=value.dtype)
         yield torch.empty(0, 7, 3, dtype=value.dtype)
-        if name == "labels":
+        if not value.is_floating_point():
             yield value.double()
             yield value.to(torch.uint64)
         else:

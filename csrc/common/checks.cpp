@@ -90,11 +90,11 @@ void check_loss_grad(
   }
 }
 
-void check_labels(const at::Tensor& labels, const at::Tensor& rows_of, const char* rows_of_name) {
-  check_integral(labels, "labels");
-  check_same_device(labels, "labels", rows_of, rows_of_name);
+void check_labels(const at::Tensor& labels, const at::Tensor& rows_of, const char* rows_of_name, const char* name) {
+  check_integral(labels, name);
+  check_same_device(labels, name, rows_of, rows_of_name);
   TORCH_CHECK_VALUE(
-      labels.dim() == 1 && labels.sym_size(0) == rows_of.sym_size(0), "expected `labels` to have shape [N] = [",
+      labels.dim() == 1 && labels.sym_size(0) == rows_of.sym_size(0), "expected `", name, "` to have shape [N] = [",
       rows_of.sym_size(0), "], one label for each row of `", rows_of_name, "`, but got ", labels.sym_sizes());
 }
 

@@ -30,8 +30,9 @@ void check_loss_grad(
     const at::Tensor& grad, const char* name, Reduction reduction, const at::Tensor& rows_of,
     const char* rows_of_name);
 
-// `labels` of shape [N], N being the rows of `rows_of`.
-void check_labels(const at::Tensor& labels, const at::Tensor& rows_of, const char* rows_of_name);
+// Labels, or other integers, of shape [N], N being the rows of `rows_of`.
+void check_labels(
+    const at::Tensor& labels, const at::Tensor& rows_of, const char* rows_of_name, const char* name = "labels");
 
 // Raises the error for labels[index] = label outside [0, classes).
 [[noreturn]] void throw_label_out_of_range(int64_t label, int64_t index, int64_t classes);

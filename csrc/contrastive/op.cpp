@@ -17,15 +17,25 @@ Positives parse_positives(std::string_view positives) {
   return positives == "out" ? Positives::kOut : Positives::kIn;
 }
 
-namespace {
-
 std::string_view name_of(Positives positives) {
   return positives == Positives::kIn ? "in" : "out";
 }
 
+void check_temperature(const Tensor& temperature, const Tensor& latents, const char* latents_name) {
+  check_floating(temperature, "temperature");
+  TORCH_CHECK_VALUE(
+      temperature.dim() == 0, "expected `temperature` to be a number or a tensor without dimensions, but got shape ",
+      temperature.sym_sizes());
+  TORCH_CHECK_VALUE(
+      temperature.device() == latents.device() || temperature.device().is_cpu(),
+      "expected `temperature` on the CPU or on the device of `", latents_name, "` (", latents.device(), "), but got ",
+      temperature.device());
+}
+
+namespace {
+
 void check_inputs(const ContrastiveInputs& inputs) {
   const auto& visual = inputs.visual;
-  const auto& temperature = inputs.temperature;
   check_matrix(visual, "visual", "[N, D]");
   check_floating(visual, "visual");
   check_labels(inputs.labels, visual, "visual");
@@ -38,14 +48,7 @@ void check_inputs(const ContrastiveInputs& inputs) {
         semantic.sym_size(1) == visual.sym_size(1), "expected `semantic` to have D = ", visual.sym_size(1),
         " columns, as many as `visual`, but got ", semantic.sym_sizes());
   }
-  check_floating(temperature, "temperature");
-  TORCH_CHECK_VALUE(
-      temperature.dim() == 0, "expected `temperature` to be a number or a tensor without dimensions, but got shape ",
-      temperature.sym_sizes());
-  TORCH_CHECK_VALUE(
-      temperature.device() == visual.device() || temperature.device().is_cpu(),
-      "expected `temperature` on the CPU or on the device of `visual` (", visual.device(), "), but got ",
-      temperature.device());
+  check_temperature(inputs.temperature, visual, "visual");
 }
 
 void check_semantic_given(const ContrastiveInputs& inputs, bool cross) {

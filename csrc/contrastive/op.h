@@ -15,6 +15,7 @@ namespace mcfa_fast {
 enum class Positives { kOut, kIn };
 
 Positives parse_positives(std::string_view positives);
+std::string_view name_of(Positives positives);
 
 // What both passes take.
 struct ContrastiveInputs {
@@ -140,6 +141,9 @@ struct ContrastiveBackward {
 ContrastiveLosses contrastive_forward(const ContrastiveInputs& inputs, const ContrastiveWanted& wanted);
 ContrastiveInputGrads contrastive_backward(
     const ContrastiveInputs& inputs, const ContrastiveLossGrads& grads, const ContrastiveSums& log_sum_exps);
+
+// A number on the CPU or on the device of the latents; its value is checked where it is read.
+void check_temperature(const at::Tensor& temperature, const at::Tensor& latents, const char* latents_name);
 
 // The value of a temperature on the CPU; raises ValueError unless it is positive, finite and of a size that sums of that
 // dtype can be computed with.

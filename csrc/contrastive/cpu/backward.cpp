@@ -47,31 +47,10 @@ void add_visual_pairs(
     const auto left = rows_of(visual.values(), tiling, pair.row);
     const auto right = rows_of(visual.values(), tiling, pair.column);
     const auto tile = space.multiply(left, right);
-    const int64_t row = tiling.begin(pair.row);
-    const int64_t column = tiling.begin(pair.column);
-    const auto for_each_positive_block = [&](const auto& visit) {
-      if (positives != nullptr) {
-        T* weights = space.positives.data();
-        for_each_shared_class(
-            labels, row, row + tile.rows, column, column + tile.columns, [&](const ClassRun& i, const ClassRun& j) {
-              visit(tile.block(i.begin, i.end, j.begin, j.end), Tile<T>{weights, j.size(), i.size(), j.size()}, i, j);
-              weights += i.size() * j.size();
-            });
-      }
+    const auto side = [&](int64_t first) {
+      return TileWeights<T>{labels.run_of.data() + first, &others, positives, first};
     };
-    space.positives.resize(positives == nullptr ? 0 : tile.rows * tile.columns);
-    for_each_positive_block([&](const Tile<T>& block, const Tile<T>& weights, const ClassRun& i, const ClassRun& j) {
-      for (int64_t k = 0; k < block.rows; ++k) {
-        std::copy_n(block.row(k), block.columns, weights.row(k));
-      }
-      SoftmaxWeights<T>::apply(weights, *positives, row + i.begin, *positives, column + j.begin);
-    });
-    SoftmaxWeights<T>::apply(tile, others, row, others, column);
-    for_each_positive_block([&](const Tile<T>& block, const Tile<T>& weights, const ClassRun&, const ClassRun&) {
-      for (int64_t k = 0; k < block.rows; ++k) {
-        add_scaled_row(block.row(k), weights.row(k), block.columns, T(-1));
-      }
-    });
+    weight_labelled_tile(tile, side(tiling.begin(pair.row)), side(tiling.begin(pair.column)), T(-1), space);
     const bool diagonal = pair.row == pair.column;
     if (diagonal) {
       set_diagonal(tile, T(0));

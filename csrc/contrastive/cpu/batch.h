@@ -23,17 +23,21 @@ class Latents {
  public:
   // Row k is row order[k] of `input`.
   Latents(const at::Tensor& input, const std::vector<int64_t>& order, bool normalize)
+      : Latents(input, order.data(), static_cast<int64_t>(order.size()), normalize) {}
+
+  Latents(const at::Tensor& input, const int64_t* order, int64_t count, bool normalize)
       : normalized_(normalize),
-        inverse_norms_(order.size(), T(1)),
-        values_(at::empty(
-            {static_cast<int64_t>(order.size()), input.size(1)}, input.options().dtype(c10::CppTypeToScalarType<T>::value))) {
-    const auto source = input.to(values_.scalar_type()).contiguous();
+        inverse_norms_(count, T(1)),
+        values_(at::empty({count, input.size(1)}, input.options().dtype(c10::CppTypeToScalarType<T>::value))) {
+    // Other dtypes and layouts are brought into order first, these rows of them alone.
+    const bool ready = input.scalar_type() == values_.scalar_type() && input.is_contiguous();
+    const auto source = ready ? input : input.index_select(0, indices(order, count)).to(values_.scalar_type());
     const T* from = source.template const_data_ptr<T>();
     T* to = values_.template mutable_data_ptr<T>();
     const int64_t width = columns();
     at::parallel_for(0, rows(), kRowsPerTask, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        const T* x = from + order[row] * width;
+        const T* x = from + (ready ? order[row] : row) * width;
         if (normalize) {
           inverse_norms_[row] = 1 / std::max(std::sqrt(dot_row(x, x, width)), kSmallestNorm);
         }
@@ -74,6 +78,9 @@ class Latents {
  private:
   static constexpr T kSmallestNorm = T(1e-12);
 
+  static at::Tensor indices(const int64_t* order, int64_t count) {
+    return at::from_blob(const_cast<int64_t*>(order), {count}, at::kLong);
+  }
   static std::vector<int64_t> identity(int64_t size) {
     std::vector<int64_t> order(size);
     std::iota(order.begin(), order.end(), 0);

@@ -30,18 +30,12 @@ void sum_visual_pairs(
     }
     const int64_t row = tiling.begin(pair.row);
     const int64_t column = tiling.begin(pair.column);
-    const auto columns = others.view(column);
-    add_tile(tile, scaling, others.view(row), diagonal ? nullptr : &columns, space.sums);
-    if (positives == nullptr) {
-      return;
-    }
-    for_each_shared_class(
-        labels, row, row + tile.rows, column, column + tile.columns, [&](const ClassRun& i, const ClassRun& j) {
-          const auto class_columns = positives->view(column + j.begin);
-          add_block(
-              tile.block(i.begin, i.end, j.begin, j.end), scaling, positives->view(row + i.begin),
-              diagonal ? nullptr : &class_columns, space.sums);
-        });
+    const auto side = [&](int64_t first) {
+      return TileSums<T>{
+          labels.run_of.data() + first, others.view(first),
+          positives == nullptr ? std::nullopt : std::optional(positives->view(first))};
+    };
+    add_labelled_tile(tile, scaling, side(row), side(column), !diagonal, space.sums);
   });
 }
 

@@ -62,6 +62,9 @@ class LogSumExps {
     return {largest_.data() + offset, sum_.data() + offset};
   }
 
+  bool is_empty(int64_t index) const {
+    return sum_[index] == 0;
+  }
   // log-sum-exp of row `index`; 0 for an empty sum.
   T value(int64_t index) const {
     return sum_[index] == 0 ? T(0) : static_cast<T>(largest_[index] + std::log(sum_[index]));

@@ -81,10 +81,15 @@ class SymmetricSchedule {
 // sums are kept in `replicas` copies, each serving its own share of the row tiles.
 class CrossSchedule {
  public:
-  CrossSchedule(int64_t row_tiles, int64_t column_tiles)
+  static constexpr int64_t kWidth = 32;  // pairs at once
+
+  CrossSchedule(int64_t row_tiles, int64_t column_tiles, int64_t pairs_at_once = kWidth)
       : row_tiles_(row_tiles),
         column_tiles_(column_tiles),
-        replicas_(column_tiles == 0 ? 1 : std::clamp<int64_t>(kWidth / column_tiles, 1, std::max<int64_t>(row_tiles, 1))) {}
+        replicas_(
+            column_tiles == 0
+                ? 1
+                : std::clamp<int64_t>(pairs_at_once / column_tiles, 1, std::max<int64_t>(row_tiles, 1))) {}
 
   int64_t replicas() const {
     return replicas_;
@@ -104,7 +109,6 @@ class CrossSchedule {
   }
 
  private:
-  static constexpr int64_t kWidth = 32;
   int64_t row_tiles_;
   int64_t column_tiles_;
   int64_t replicas_;

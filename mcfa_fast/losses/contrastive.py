@@ -1,19 +1,22 @@
-"""The losses as modules: each stores the options of its twin in :mod:`mcfa_fast.functional`.
-
-All of them compile with ``torch.jit.script`` and run from C++ without Python.
-"""
+"""The contrastive losses of MCFA as modules."""
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
+import torch
 from torch import Tensor, nn
 
-from mcfa_fast import ops
+from mcfa_fast import distributed, ops
 from mcfa_fast.ops import ContrastiveLossValues
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
-class _ContrastiveOptions(nn.Module):
+    from mcfa_fast.distributed import Ranks
+
+
+class ContrastiveOptions(nn.Module):
     """The options that the contrastive losses share."""
 
     def __init__(
@@ -23,6 +26,7 @@ class _ContrastiveOptions(nn.Module):
         reduction: str = "sum",
         normalize: bool = True,
         ignore_index: int = -100,
+        group: Union[Ranks, ProcessGroup, None] = None,
     ):
         super().__init__()
         self.temperature: Union[float, Tensor]
@@ -35,6 +39,49 @@ class _ContrastiveOptions(nn.Module):
         self.reduction = reduction
         self.normalize = normalize
         self.ignore_index = ignore_index
+        self.group = group
+
+    def _losses(
+        self,
+        visual: Tensor,
+        semantic: Optional[Tensor],
+        labels: Tensor,
+        vtov: bool,
+        vtos: bool,
+        stov: bool,
+        positives: str,
+    ) -> ContrastiveLossValues:
+        if torch.jit.is_scripting():
+            assert self.group is None, "a loss with `group` cannot be scripted"
+        else:
+            if self.group is not None:
+                return distributed.contrastive(
+                    visual,
+                    semantic,
+                    labels,
+                    self.temperature,
+                    vtov,
+                    vtos,
+                    stov,
+                    positives,
+                    self.reduction,
+                    self.normalize,
+                    self.ignore_index,
+                    self.group,
+                )
+        return ops.contrastive(
+            visual,
+            semantic,
+            labels,
+            self.temperature,
+            vtov,
+            vtos,
+            stov,
+            positives,
+            self.reduction,
+            self.normalize,
+            self.ignore_index,
+        )
 
     def extra_repr(self) -> str:
         temperature = self.temperature
@@ -45,7 +92,7 @@ class _ContrastiveOptions(nn.Module):
         )
 
 
-class _OptionsWithPositives(_ContrastiveOptions):
+class OptionsWithPositives(ContrastiveOptions):
     """The same with a choice of the positives' form."""
 
     def __init__(
@@ -58,7 +105,7 @@ class _OptionsWithPositives(_ContrastiveOptions):
         return f"positives={self.positives!r}, {super().extra_repr()}"
 
 
-class VtoVLoss(_OptionsWithPositives):
+class VtoVLoss(OptionsWithPositives):
     """Visual-to-visual loss (MCFA, Eq. 4): :func:`mcfa_fast.functional.vtov_loss` as a module.
 
     Args:
@@ -67,6 +114,8 @@ class VtoVLoss(_OptionsWithPositives):
         reduction: ``"sum"``, ``"mean"`` over anchors with a positive, or ``"none"``.
         normalize: Divide each latent by its L2 norm first.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells; not for
+            TorchScript.
 
     Example:
         >>> import torch, mcfa_fast as mf
@@ -77,22 +126,10 @@ class VtoVLoss(_OptionsWithPositives):
 
     def forward(self, visual: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``visual [N, D]`` with ``labels [N]``."""
-        return ops.contrastive(
-            visual,
-            None,
-            labels,
-            self.temperature,
-            True,
-            False,
-            False,
-            self.positives,
-            self.reduction,
-            self.normalize,
-            self.ignore_index,
-        ).vtov
+        return self._losses(visual, None, labels, True, False, False, self.positives).vtov
 
 
-class VtoSLoss(_ContrastiveOptions):
+class VtoSLoss(ContrastiveOptions):
     """Visual-to-semantic loss (MCFA, Eq. 5): :func:`mcfa_fast.functional.vtos_loss` as a module.
 
     Args:
@@ -100,6 +137,8 @@ class VtoSLoss(_ContrastiveOptions):
         reduction: ``"sum"``, ``"mean"`` over instances, or ``"none"``.
         normalize: Divide each latent by its L2 norm first.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells; not for
+            TorchScript.
 
     Example:
         >>> import torch, mcfa_fast as mf
@@ -109,22 +148,10 @@ class VtoSLoss(_ContrastiveOptions):
 
     def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``visual [N, D]`` against ``semantic [C, D]`` with ``labels [N]``."""
-        return ops.contrastive(
-            visual,
-            semantic,
-            labels,
-            self.temperature,
-            False,
-            True,
-            False,
-            "out",
-            self.reduction,
-            self.normalize,
-            self.ignore_index,
-        ).vtos
+        return self._losses(visual, semantic, labels, False, True, False, "out").vtos
 
 
-class StoVLoss(_OptionsWithPositives):
+class StoVLoss(OptionsWithPositives):
     """Semantic-to-visual loss (MCFA, Eq. 6): :func:`mcfa_fast.functional.stov_loss` as a module.
 
     Args:
@@ -133,6 +160,8 @@ class StoVLoss(_OptionsWithPositives):
         reduction: ``"sum"``, ``"mean"`` over the classes present, or ``"none"``.
         normalize: Divide each latent by its L2 norm first.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells; not for
+            TorchScript.
 
     Example:
         >>> import torch, mcfa_fast as mf
@@ -142,22 +171,10 @@ class StoVLoss(_OptionsWithPositives):
 
     def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> Tensor:
         """The loss of ``semantic [C, D]`` against ``visual [N, D]`` with ``labels [N]``."""
-        return ops.contrastive(
-            visual,
-            semantic,
-            labels,
-            self.temperature,
-            False,
-            False,
-            True,
-            self.positives,
-            self.reduction,
-            self.normalize,
-            self.ignore_index,
-        ).stov
+        return self._losses(visual, semantic, labels, False, False, True, self.positives).stov
 
 
-class ContrastiveLosses(_OptionsWithPositives):
+class ContrastiveLosses(OptionsWithPositives):
     """All three losses in one pass: :func:`mcfa_fast.functional.contrastive_losses` as a module.
 
     Args:
@@ -166,6 +183,8 @@ class ContrastiveLosses(_OptionsWithPositives):
         reduction: ``"sum"``, ``"mean"`` or ``"none"``, each loss over its own anchors.
         normalize: Divide each latent by its L2 norm first.
         ignore_index: Instances with this label do not count.
+        group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells; not for
+            TorchScript.
 
     Example:
         >>> import torch, mcfa_fast as mf
@@ -178,103 +197,4 @@ class ContrastiveLosses(_OptionsWithPositives):
 
     def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> ContrastiveLossValues:
         """``(vtov, vtos, stov)`` of ``visual [N, D]``, ``semantic [C, D]`` and ``labels [N]``."""
-        return ops.contrastive(
-            visual,
-            semantic,
-            labels,
-            self.temperature,
-            True,
-            True,
-            True,
-            self.positives,
-            self.reduction,
-            self.normalize,
-            self.ignore_index,
-        )
-
-
-class WassersteinAlignment(nn.Module):
-    """Wasserstein alignment (MCFA, Eq. 3).
-
-    :func:`mcfa_fast.functional.wasserstein_alignment` as a module.
-
-    Args:
-        reduction: ``"sum"``, ``"mean"`` over instances, or ``"none"``.
-
-    Example:
-        >>> import torch, mcfa_fast as mf
-        >>> mean, logvar = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)
-        >>> mf.WassersteinAlignment()(mean, logvar, torch.zeros(1, 2), logvar)
-        tensor(5.)
-    """
-
-    def __init__(self, *, reduction: str = "sum"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(
-        self,
-        mean_a: Tensor,
-        logvar_a: Tensor,
-        mean_b: Tensor,
-        logvar_b: Tensor,
-        labels: Optional[Tensor] = None,
-    ) -> Tensor:
-        """The distance of a's rows ``[N, D]`` from b's rows, gathered by ``labels [N]``."""
-        return ops.wasserstein(mean_a, logvar_a, mean_b, logvar_b, labels, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
-
-
-class KLDivergence(nn.Module):
-    """KL divergence from the unit Gaussian (MCFA, Eq. 1).
-
-    :func:`mcfa_fast.functional.kl_divergence` as a module.
-
-    Args:
-        reduction: ``"sum"``, ``"mean"`` over rows, or ``"none"``.
-
-    Example:
-        >>> import torch, mcfa_fast as mf
-        >>> mf.KLDivergence()(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))
-        tensor(2.5000)
-    """
-
-    def __init__(self, *, reduction: str = "sum"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, mean: Tensor, logvar: Tensor) -> Tensor:
-        """The divergence of the Gaussians ``mean [N, D]``, ``logvar [N, D]``."""
-        return ops.kl(mean, logvar, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
-
-
-class L1Reconstruction(nn.Module):
-    """L1 distance from rows gathered by label (MCFA, Eqs. 1-2).
-
-    :func:`mcfa_fast.functional.l1_reconstruction` as a module.
-
-    Args:
-        reduction: ``"sum"``, ``"mean"`` over rows, or ``"none"``.
-
-    Example:
-        >>> import torch, mcfa_fast as mf
-        >>> features, decoded = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 1.0]])
-        >>> mf.L1Reconstruction()(features, decoded, torch.tensor([0, 0]))
-        tensor(6.)
-    """
-
-    def __init__(self, *, reduction: str = "sum"):
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, instances: Tensor, table: Tensor, labels: Optional[Tensor] = None) -> Tensor:
-        """The distance of ``instances [N, F]`` from table's rows, gathered by ``labels [N]``."""
-        return ops.l1(instances, table, labels, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
+        return self._losses(visual, semantic, labels, True, True, True, self.positives)

@@ -1,0 +1,28 @@
+"""The losses as modules: each stores the options of its twin in :mod:`mcfa_fast.functional`.
+
+All of them compile with ``torch.jit.script`` and run from C++ without Python.
+"""
+
+from __future__ import annotations
+
+from mcfa_fast.losses.contrastive import (
+    ContrastiveLosses,
+    StoVLoss,
+    VtoSLoss,
+    VtoVLoss,
+)
+from mcfa_fast.losses.gaussians import (
+    KLDivergence,
+    L1Reconstruction,
+    WassersteinAlignment,
+)
+
+__all__ = [
+    "ContrastiveLosses",
+    "KLDivergence",
+    "L1Reconstruction",
+    "StoVLoss",
+    "VtoSLoss",
+    "VtoVLoss",
+    "WassersteinAlignment",
+]
