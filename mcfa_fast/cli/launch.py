@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import typer
 from mcfa_fast.cli.common import console
 from mcfa_fast.training.ranks import RankError
 
-__all__ = ["is_launched", "launched", "once"]
+__all__ = ["is_launched", "launched", "leave_to_first"]
 
 _TIMEOUT = "MCFA_FAST_TIMEOUT"
 _SECONDS = 600.0
@@ -67,6 +68,7 @@ def launched(device: str) -> Iterator[tuple[str, dist.ProcessGroup | None]]:
         raise
     finally:
         dist.destroy_process_group()
+        gc.collect()  # what still knows the group: its threads have to end before the interpreter
 
 
 def _meet(backend: str) -> tuple[Any, int]:
@@ -79,20 +81,28 @@ def _meet(backend: str) -> tuple[Any, int]:
         )
     except RuntimeError as error:
         words = str(error).splitlines()[0]
-        raise RankError(f"the processes that were started together did not meet: {words}") from error
+        raise RankError(f"the processes started together did not meet: {words}") from error
     return store, rank
 
 
-@contextmanager
-def once(command: str) -> Iterator[None]:
-    """For a command that one process does: the others end at once.
+def leave_to_first(command: str, *, refused: bool) -> None:
+    """Ends this process, of several, unless it is the one that does a command for all.
 
     Args:
         command: its name.
+        refused: whether the command starts processes of its own, and must be started without
+            torchrun.
+
+    Raises:
+        BadParameter: on rank 0, when it is refused.
+        Exit: on the others.
     """
-    if is_launched() and os.environ["RANK"] != "0":
-        raise typer.Exit(0)
-    yield
+    if not is_launched():
+        return
+    if os.environ["RANK"] != "0":
+        raise typer.Exit(2 if refused else 0)
+    if refused:
+        raise typer.BadParameter(f"{command} is for one process; start it without torchrun")
 
 
 @contextmanager

@@ -13,11 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mcfa_fast.distributed import RankError
+
 __all__ = ["ALONE", "RankError", "Share", "World", "draw_rows", "mean_over_batch"]
-
-
-class RankError(RuntimeError):
-    """Another process of the training has ended, does not answer, or has failed."""
 
 
 class World:

@@ -104,7 +104,7 @@ class MCFALoss(nn.Module):
             output.labels,
             temperature=self.temperature,
             positives=self.positives,
-            **({} if share is None else {"group": share.group}),
+            group=None if share is None else share.group,
         )
         if share is not None:
             contrasts = ContrastiveLossValues(*map(share.once, contrasts))
