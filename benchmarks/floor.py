@@ -59,6 +59,10 @@ class Work(NamedTuple):
     def plus(self, other: Work) -> Work:
         return Work(*(a + b for a, b in zip(self, other, strict=True)))
 
+    def shared(self, number: int) -> Work:
+        """The work of one of ``number`` processes that share it."""
+        return Work(*(part / number for part in self))
+
     def seconds(self, rates: Rates) -> float:
         """The floor of the job's time."""
         arithmetic = self.flops / rates.flops + self.exponentials / rates.exponentials

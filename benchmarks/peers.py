@@ -33,6 +33,7 @@ COMPILED = "torch.compile"
 AUTHORS = "authors' way"
 METRIC_LEARNING = "pytorch-metric-learning"
 LIGHTLY = "lightly"
+ONE_PROCESS = "one process"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ PEERS = (
     peers.METRIC_LEARNING,
     peers.LIGHTLY,
     peers.AUTHORS,
+    peers.ONE_PROCESS,
 )
 
 
@@ -77,7 +78,7 @@ def _cases(records: Records) -> Table:
         library = seconds[peers.LIBRARY]
         form = "in" if record.get("positives") == "in" else None
         top = f"top {record['k']}" if "k" in record else None
-        names = ("loss", "sampler", "preset", "head", "dtype")
+        names = ("loss", "sampler", "preset", "head", "dtype", "exchange")
         details = (*(record.get(name) for name in names), form, top)
         kind = " ".join(filter(None, (record["job"], *details)))
         table.add_row(

@@ -81,6 +81,8 @@ LONG_EPISODE = Shape(50, 64, 5)
 MIDDLE = Shape(1000, 64, 70)
 LARGE = Shape(8192, 64, 70)
 WIDE = Shape(8192, 512, 70)
+# The batch of several ranks.
+GLOBAL = Shape(16384, 64, 70)
 # Two instances of every class, as in losses over two views of each image.
 PAIRS = Shape(4096, 64, 2048)
 

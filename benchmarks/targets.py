@@ -140,6 +140,16 @@ TARGETS = (
         for shape in shapes.INFERENCE
         for k in shapes.NEAREST
     ),
+    *(
+        Target(
+            f"{_losses(shapes.GLOBAL)}, two ranks of one thread, {exchange}",
+            {"job": "distributed", **shapes.GLOBAL._asdict(), "exchange": exchange},
+            FASTER,
+            1.8,
+            peers.ONE_PROCESS,
+        )
+        for exchange in ("gather", "ring")
+    ),
     Target(_losses(_LARGEST), _fused(_LARGEST, "scaling"), FLOOR, 0.75),
     Target(_losses(_LARGEST), _fused(_LARGEST, "scaling"), MEMORY, 2**30),
     *(

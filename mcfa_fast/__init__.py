@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from mcfa_fast.classifiers import MCFAClassifier, RunConfig, ZeroShotClassifier
     from mcfa_fast.export import export_classifier, load_exported
     from mcfa_fast.losses import (
+        CLIPLoss,
         ContrastiveLosses,
+        CrossBatchMemory,
+        InfoNCELoss,
         KLDivergence,
         L1Reconstruction,
+        NTXentLoss,
         StoVLoss,
         VtoSLoss,
         VtoVLoss,
@@ -39,9 +43,13 @@ _NAMES = {
     "mcfa_fast.classifiers": ("MCFAClassifier", "RunConfig", "ZeroShotClassifier"),
     "mcfa_fast.export": ("export_classifier", "load_exported"),
     "mcfa_fast.losses": (
+        "CLIPLoss",
         "ContrastiveLosses",
+        "CrossBatchMemory",
+        "InfoNCELoss",
         "KLDivergence",
         "L1Reconstruction",
+        "NTXentLoss",
         "StoVLoss",
         "VtoSLoss",
         "VtoVLoss",
@@ -55,13 +63,17 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "MCFA",
+    "CLIPLoss",
     "ContrastiveLosses",
+    "CrossBatchMemory",
+    "InfoNCELoss",
     "KLDivergence",
     "L1Reconstruction",
     "LatentIndex",
     "MCFAClassifier",
     "MCFAConfig",
     "MCFALoss",
+    "NTXentLoss",
     "RunConfig",
     "StoVLoss",
     "Trainer",

@@ -102,7 +102,8 @@ def anchor_key(
     ("out") or :math:`\log \sum_j e^{s_{ij}}` ("in"). Log-sum-exps over blocks of keys are put
     together by ``torch.logaddexp``, sums and counts by addition. All float results are
     differentiable with respect to anchors, keys and temperature, once; keys that require no
-    gradient cost none. Memory is linear in N + M.
+    gradient cost none, and an empty sum has none, whatever (NaN) comes from above. Memory is
+    linear in N + M.
 
     Args:
         anchors: Latents ``[N, D]``.
@@ -179,3 +180,196 @@ def reparameterize(mean: Tensor, logvar: Tensor, noise: Tensor, power: float) ->
     """``mean + exp(power · logvar) · noise``."""
     samples: Tensor = torch.ops.mcfa_fast.reparameterize_forward(mean, logvar, noise, power)
     return samples
+
+
+def vtov_with_references(
+    visual: Tensor,
+    labels: Tensor,
+    references: Optional[Tensor],
+    reference_labels: Optional[Tensor],
+    temperature: Union[float, Tensor],
+    positives: str,
+    reduction: str,
+    normalize: bool,
+    ignore_index: int,
+) -> Tensor:
+    """VtoV of a batch whose instances also meet further ones, which are no anchors."""
+    if references is None:
+        raise ValueError("expected `references` beside `reference_labels`, but got None")
+    if reference_labels is None:
+        raise ValueError("expected `reference_labels` beside `references`, but got None")
+    tau = _number(temperature)
+    batch = anchor_key(
+        visual, None, labels, None, None, tau, False, positives, normalize, ignore_index
+    )
+    further = anchor_key(
+        visual,
+        references,
+        labels,
+        reference_labels,
+        None,
+        tau,
+        False,
+        positives,
+        normalize,
+        ignore_index,
+    )
+    log_sum_exp = torch.logaddexp(batch.log_sum_exp, further.log_sum_exp)
+    counts = batch.counts + further.counts
+    number = counts.clamp(min=1).to(log_sum_exp.dtype)
+    if positives == "out":
+        of_positives = (batch.positives + further.positives) / number
+    else:
+        of_positives = torch.logaddexp(batch.positives, further.positives) - number.log()
+    return _reduced(log_sum_exp - of_positives, counts > 0, reduction)
+
+
+def contrastive_with_references(
+    visual: Tensor,
+    semantic: Optional[Tensor],
+    labels: Tensor,
+    references: Optional[Tensor],
+    reference_labels: Optional[Tensor],
+    temperature: Union[float, Tensor],
+    vtov: bool,
+    vtos: bool,
+    stov: bool,
+    positives: str,
+    reduction: str,
+    normalize: bool,
+    ignore_index: int,
+) -> ContrastiveLossValues:
+    """:func:`contrastive`, whose VtoV may have references."""
+    alone = references is None and reference_labels is None
+    if alone or not vtov:
+        return contrastive(
+            visual,
+            semantic,
+            labels,
+            temperature,
+            vtov,
+            vtos,
+            stov,
+            positives,
+            reduction,
+            normalize,
+            ignore_index,
+        )
+    of_visual = vtov_with_references(
+        visual,
+        labels,
+        references,
+        reference_labels,
+        temperature,
+        positives,
+        reduction,
+        normalize,
+        ignore_index,
+    )
+    if not vtos and not stov:
+        zero = of_visual.new_zeros([])
+        return ContrastiveLossValues(of_visual, zero, zero)
+    losses = contrastive(
+        visual,
+        semantic,
+        labels,
+        temperature,
+        False,
+        vtos,
+        stov,
+        positives,
+        reduction,
+        normalize,
+        ignore_index,
+    )
+    return ContrastiveLossValues(of_visual, losses.vtos, losses.stov)
+
+
+def info_nce(
+    anchors: Tensor,
+    keys: Tensor,
+    negatives: Optional[Tensor],
+    temperature: Union[float, Tensor],
+    reduction: str,
+    normalize: bool,
+) -> Tensor:
+    """Cross entropy of each anchor's own key among all keys, or among it and the negatives."""
+    _check_pairs(anchors, "anchors", keys, "keys")
+    tau = _number(temperature)
+    if negatives is None:
+        sums = anchor_key(anchors, keys, None, None, None, tau, False, "out", normalize)
+        return _mean_or_all(sums.log_sum_exp - sums.positives, reduction)
+    # No negative is anybody's positive, whatever its label.
+    nobody = torch.ones(len(negatives), dtype=torch.long, device=negatives.device)
+    sums = anchor_key(
+        anchors,
+        negatives,
+        torch.zeros(len(anchors), dtype=torch.long, device=anchors.device),
+        nobody,
+        None,
+        tau,
+        False,
+        "out",
+        normalize,
+    )
+    own = _row_similarities(anchors, keys, normalize, sums.log_sum_exp.dtype) / tau
+    own = own.to(sums.log_sum_exp.dtype)
+    return _mean_or_all(torch.logaddexp(sums.log_sum_exp, own) - own, reduction)
+
+
+def clip(
+    images: Tensor, texts: Tensor, temperature: Union[float, Tensor], normalize: bool
+) -> Tensor:
+    """Mean cross entropy of matching pairs, over texts and over images."""
+    _check_pairs(images, "images", texts, "texts")
+    sums = anchor_key(images, texts, None, None, None, temperature, True, "out", normalize)
+    of_images = _mean_or_all(sums.log_sum_exp - sums.positives, "mean")
+    of_texts = _mean_or_all(sums.key_log_sum_exp - sums.key_positives, "mean")
+    return (of_images + of_texts) / 2
+
+
+def nt_xent(
+    views_a: Tensor, views_b: Tensor, temperature: Union[float, Tensor], reduction: str
+) -> Tensor:
+    """Cross entropy of each view's other view among all other views."""
+    _check_pairs(views_a, "views_a", views_b, "views_b")
+    views = torch.cat([views_a, views_b])
+    labels = torch.arange(len(views_a), device=views_a.device).repeat(2)
+    sums = anchor_key(views, None, labels, None, None, temperature)
+    return _mean_or_all(sums.log_sum_exp - sums.positives, reduction)
+
+
+def _check_pairs(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
+    """Raises unless row i of one belongs to row i of the other."""
+    if a.dim() != 2:
+        raise ValueError(f"expected `{a_name}` to have shape [N, D], but got {list(a.shape)}")
+    if a.shape != b.shape:
+        raise ValueError(
+            f"expected `{b_name}` to have the shape of `{a_name}`, {list(a.shape)}, but got "
+            f"{list(b.shape)}"
+        )
+
+
+def _row_similarities(a: Tensor, b: Tensor, normalize: bool, dtype: torch.dtype) -> Tensor:
+    """The dot product of each row of a with the same row of b."""
+    a, b = a.to(dtype), b.to(dtype)
+    if normalize:
+        a, b = torch.nn.functional.normalize(a), torch.nn.functional.normalize(b)
+    return (a * b).sum(dim=1)
+
+
+def _mean_or_all(losses: Tensor, reduction: str) -> Tensor:
+    return _reduced(losses, torch.ones_like(losses, dtype=torch.bool), reduction)
+
+
+def _reduced(losses: Tensor, counted: Tensor, reduction: str) -> Tensor:
+    """Losses of the anchors that count, or their sum or mean."""
+    if reduction not in ("sum", "mean", "none"):
+        raise ValueError(
+            f"expected `reduction` to be 'sum', 'mean' or 'none', but got '{reduction}'"
+        )
+    losses = torch.where(counted, losses, torch.zeros_like(losses))
+    if reduction == "none":
+        return losses
+    total = losses.sum()
+    return total if reduction == "sum" else total / counted.sum().clamp(min=1)

@@ -26,13 +26,21 @@ def vtov_loss(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
 ) -> Tensor:
     """Visual-to-visual loss (MCFA, Eq. 4); see :func:`mcfa_fast.functional.vtov_loss`."""
-    visual = _normalized(visual, normalize)
-    similarity = visual @ visual.T / temperature
+    candidates, candidate_labels = visual, labels
+    if references is not None and reference_labels is not None:
+        candidates = torch.cat([visual, references])
+        candidate_labels = torch.cat([labels, reference_labels])
+    similarity = _normalized(visual, normalize) @ _normalized(candidates, normalize).T / temperature
+    itself = torch.arange(len(labels), device=labels.device)[:, None] == torch.arange(
+        len(candidate_labels), device=labels.device
+    )
     kept = labels != ignore_index
-    others = kept[None, :] & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    positive = others & (labels[:, None] == labels[None, :])
+    others = (candidate_labels != ignore_index)[None, :] & ~itself
+    positive = others & (labels[:, None] == candidate_labels[None, :])
     valid = kept & positive.any(dim=1)
     losses = _contrast(similarity, others, positive, positives)
     return _reduced(losses, valid, reduction)
@@ -86,6 +94,8 @@ def contrastive_losses(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
 ) -> ContrastiveLossValues:
     """All three losses; see :func:`mcfa_fast.functional.contrastive_losses`."""
     shared: dict[str, Any] = {
@@ -95,7 +105,14 @@ def contrastive_losses(
         "ignore_index": ignore_index,
     }
     return ContrastiveLossValues(
-        vtov_loss(visual, labels, positives=positives, **shared),
+        vtov_loss(
+            visual,
+            labels,
+            positives=positives,
+            references=references,
+            reference_labels=reference_labels,
+            **shared,
+        ),
         vtos_loss(visual, semantic, labels, **shared),
         stov_loss(visual, semantic, labels, positives=positives, **shared),
     )
@@ -137,6 +154,46 @@ def anchor_key(
         return AnchorKeySums(*sides, *side(similarity.T, pairs.T, positive.T))
     nothing = similarity.new_empty(0)
     return AnchorKeySums(*sides, nothing, nothing, nothing.long())
+
+
+def info_nce_loss(
+    anchors: Tensor,
+    keys: Tensor,
+    negatives: Tensor | None = None,
+    *,
+    temperature: float | Tensor,
+    reduction: str = "mean",
+    normalize: bool = True,
+) -> Tensor:
+    """InfoNCE; see :func:`mcfa_fast.functional.info_nce_loss`."""
+    anchors, keys = _normalized(anchors, normalize), _normalized(keys, normalize)
+    if negatives is None:
+        logits, own = anchors @ keys.T, torch.arange(len(anchors), device=anchors.device)
+    else:
+        products = (anchors * keys).sum(dim=1, keepdim=True)
+        logits = torch.cat([products, anchors @ _normalized(negatives, normalize).T], dim=1)
+        own = torch.zeros(len(anchors), dtype=torch.long, device=anchors.device)
+    return _cross_entropy(logits / temperature, own, reduction)
+
+
+def clip_loss(
+    images: Tensor, texts: Tensor, *, temperature: float | Tensor, normalize: bool = True
+) -> Tensor:
+    """The loss of two towers; see :func:`mcfa_fast.functional.clip_loss`."""
+    logits = _normalized(images, normalize) @ _normalized(texts, normalize).T / temperature
+    own = torch.arange(len(images), device=images.device)
+    return (_cross_entropy(logits, own, "mean") + _cross_entropy(logits.T, own, "mean")) / 2
+
+
+def nt_xent_loss(
+    views_a: Tensor, views_b: Tensor, *, temperature: float | Tensor, reduction: str = "mean"
+) -> Tensor:
+    """NT-Xent; see :func:`mcfa_fast.functional.nt_xent_loss`."""
+    views = F.normalize(torch.cat([views_a, views_b]), dim=1)
+    itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
+    logits = (views @ views.T / temperature).masked_fill(itself, -torch.inf)
+    own = torch.arange(len(views), device=views.device).roll(len(views_a))
+    return _cross_entropy(logits, own, reduction)
 
 
 def wasserstein_alignment(
@@ -181,6 +238,14 @@ def reparameterize(mean: Tensor, logvar: Tensor, noise: Tensor, *, power: float 
 
 def _normalized(latents: Tensor, normalize: bool) -> Tensor:
     return F.normalize(latents, dim=1) if normalize else latents
+
+
+def _cross_entropy(logits: Tensor, own: Tensor, reduction: str) -> Tensor:
+    if logits.shape[0] == 0:
+        losses = logits.sum(dim=1)
+    else:
+        losses = logits.logsumexp(dim=1) - logits.gather(1, own[:, None]).squeeze(1)
+    return _reduced(losses, torch.ones_like(own, dtype=torch.bool), reduction)
 
 
 def _contrast(similarity: Tensor, others: Tensor, positive: Tensor, positives: str) -> Tensor:

@@ -52,6 +52,8 @@ def right_call(choose: random.Random, function) -> Sample:
         noise = matrix(generator, instances, choose.choice([1, width]))
         tensors = (visual, matrix(generator, instances, width), noise)
         return Sample(tensors, {"power": choose.choice([0.5, 1.0])}, constant=(2,))
+    if name in ("info_nce_loss", "clip_loss", "nt_xent_loss", "anchor_key"):
+        return right_pairs(choose, name, instances, classes, width, generator)
     if name == "kl_divergence":
         return Sample((visual, matrix(generator, instances, width)), options)
     if name in ("wasserstein_alignment", "l1_reconstruction"):
@@ -68,6 +70,47 @@ def right_call(choose: random.Random, function) -> Sample:
         options["positives"] = choose.choice(["out", "in"])
     tensors = (visual, labels) if name == "vtov_loss" else (visual, semantic, labels)
     return Sample(tensors, options)
+
+
+def right_pairs(
+    choose: random.Random,
+    name: str,
+    anchors: int,
+    others: int,
+    width: int,
+    generator: torch.Generator,
+) -> Sample:
+    """A call of a function of anchors and keys."""
+    options: dict = {"temperature": torch.tensor(10 ** choose.uniform(-2, 3), dtype=torch.float64)}
+    if name != "anchor_key":
+        # A mean over nothing is 0.
+        tensors = (matrix(generator, anchors, width), matrix(generator, anchors, width))
+        if name == "info_nce_loss" and choose.random() < 0.5:
+            tensors = (*tensors, matrix(generator, others, width))
+        if name != "clip_loss":
+            options["reduction"] = choose.choice(["sum", "mean", "none"])
+        return Sample(tensors, options)
+    options["positives"] = choose.choice(["out", "in"])
+    options["key_side"] = choose.random() < 0.5
+
+    def labels(rows: int) -> torch.Tensor:
+        values = torch.randint(-3, 4, (rows,), generator=generator)
+        return values.where(values > -3, -100)
+
+    own_keys = choose.random() < 0.3
+    labelled = choose.random() < 0.7
+    keys = None if own_keys else matrix(generator, others, width)
+    selves = torch.randint(-1, others + 1, (anchors,), generator=generator)
+    return Sample(
+        (
+            matrix(generator, anchors, width),
+            keys,
+            labels(anchors) if labelled else None,
+            labels(others) if labelled and not own_keys else None,
+            selves if not own_keys and choose.random() < 0.5 else None,
+        ),
+        options,
+    )
 
 
 def strange_tensor(choose: random.Random, tensor: torch.Tensor) -> torch.Tensor:
@@ -124,9 +167,10 @@ def check_right(function, sample: Sample, dtype: torch.dtype) -> None:
     rows = 20 + len(sample.tensors[0])
     similarity = 1.0
     if "temperature" in sample.options:
-        latents = [tensor for tensor in sample.tensors[:-1] if len(tensor) > 0]
+        floating = (t for t in sample.tensors if t is not None and t.is_floating_point())
+        latents = [tensor for tensor in floating if len(tensor) > 0]
         longest = max([tensor.norm(dim=1).max().item() for tensor in latents], default=1.0)
-        similarity = (1 if sample.options["normalize"] else longest**2) / float(
+        similarity = (1 if sample.options.get("normalize", True) else longest**2) / float(
             sample.options["temperature"]
         )
     tolerance = rows * torch.finfo(dtype).eps * (1 + similarity) ** 2
@@ -134,8 +178,10 @@ def check_right(function, sample: Sample, dtype: torch.dtype) -> None:
         tolerance *= 2  # the oracle rounds as much
     for got, want in zip(ours, oracle, strict=True):
         assert got.shape == want.shape
-        size = max(want.abs().max().item(), similarity, 1.0) if want.numel() else 1.0
-        error = (got.double() - want).abs().max().item() if want.numel() else 0.0
+        finite = want.where(want.isfinite(), 0)  # the logarithm of an empty sum is not
+        size = max(finite.abs().max().item(), similarity, 1.0) if want.numel() else 1.0
+        difference = (got.double() - want).where(got.double() != want, 0)
+        error = difference.abs().max().item() if want.numel() else 0.0
         assert error <= tolerance * size, f"an error of {error} where {tolerance * size} is allowed"
 
 

@@ -13,7 +13,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from pair_samples import AnchorKey, pairs_shapes, pairs_small
+from pair_samples import (
+    AnchorKey,
+    pairs_shapes,
+    pairs_small,
+    queue_shapes,
+    queue_small,
+    towers_small,
+    views_shapes,
+    views_small,
+)
 from sampling import (
     Function,
     Sample,
@@ -271,6 +280,11 @@ FUNCTIONS = (
         _contrastive_tolerance,
     ),
     Function("anchor_key", AnchorKey, pairs_small, pairs_shapes, _contrastive_tolerance),
+    Function(
+        "info_nce_loss", losses.InfoNCELoss, queue_small, queue_shapes, _contrastive_tolerance
+    ),
+    Function("clip_loss", losses.CLIPLoss, towers_small, views_shapes, _contrastive_tolerance),
+    Function("nt_xent_loss", losses.NTXentLoss, views_small, views_shapes, _contrastive_tolerance),
     Function(
         "wasserstein_alignment",
         losses.WassersteinAlignment,

@@ -108,3 +108,38 @@ def pairs_shapes() -> Iterator[Sample]:
         options = {"temperature": temperature_of(0.1), "positives": "in", "key_side": True}
         yield Sample(pairs(70, 90, width), options)
         yield Sample(pairs(90, None, width), {"temperature": temperature_of(0.1)})
+
+
+def _views(count: int, width: int, negatives: int | None = None) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = (count, count) if negatives is None else (count, count, negatives)
+    return tuple(normal(generator, size, width) for size in sizes)
+
+
+def views_small() -> Iterator[Sample]:
+    for reduction in ("mean", "none"):
+        options = {"temperature": temperature_of(0.5), "reduction": reduction}
+        yield Sample(_views(14, 5), options)
+
+
+def views_shapes() -> Iterator[Sample]:
+    for count, width, temperature in [(70, 20, 0.5), (33, 5, 0.02), (1, 3, 0.3)]:
+        yield Sample(_views(count, width), {"temperature": temperature_of(temperature)})
+
+
+def towers_small() -> Iterator[Sample]:
+    yield Sample(_views(14, 5), {"temperature": temperature_of(0.5)})
+    yield Sample(_views(14, 5), {"temperature": temperature_of(0.5), "normalize": False})
+
+
+def queue_small() -> Iterator[Sample]:
+    yield from views_small()
+    for normalize in (True, False):
+        options = {"temperature": temperature_of(0.5), "normalize": normalize}
+        yield Sample(_views(9, 5, 14), options)
+    yield Sample(_views(9, 5, 14), {"temperature": temperature_of(0.5)}, constant=(2,))
+
+
+def queue_shapes() -> Iterator[Sample]:
+    yield from views_shapes()
+    yield Sample(_views(40, 20, 90), {"temperature": temperature_of(0.1)}, constant=(2,))

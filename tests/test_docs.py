@@ -63,7 +63,7 @@ def options_of(command):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_line_can_be_parsed(page):
     lines = command_lines(page)
-    assert lines or page.name == "accuracy.md"
+    assert lines or page.name in ("accuracy.md", "large_batches.md")
     for name, *arguments in lines:
         COMMANDS[name].make_context(name, arguments)  # an error if it is wrong usage
 

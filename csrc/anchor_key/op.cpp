@@ -112,6 +112,14 @@ void AnchorKeyBackward::check(
       inputs.keys ? "keys" : "anchors");
 }
 
+std::pair<SideTerms, SideTerms> both_sides(const AnchorKeyTerms& grads, const AnchorKeyTerms& sums) {
+  const auto total = [](const OptionalTensor& a, const OptionalTensor& b) { return a && b ? *a + *b : a ? a : b; };
+  const auto either = [](const OptionalTensor& a, const OptionalTensor& b) { return a ? a : b; };
+  return {
+      {total(grads.anchors.log_sum_exp, grads.keys.log_sum_exp), total(grads.anchors.positives, grads.keys.positives)},
+      {either(sums.anchors.log_sum_exp, sums.keys.log_sum_exp), either(sums.anchors.positives, sums.keys.positives)}};
+}
+
 namespace {
 
 AnchorKeyResult anchor_key_forward_meta(const AnchorKeyInputs& inputs, bool key_side) {

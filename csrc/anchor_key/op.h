@@ -8,6 +8,7 @@
 #include <optional>
 #include <string_view>
 #include <tuple>
+#include <utility>
 
 #include "../contrastive/op.h"
 
@@ -61,6 +62,9 @@ struct AnchorKeyTerms {
   SideTerms anchors;
   SideTerms keys;
 };
+
+// Of anchors that are their own keys, whose sums are those of both sides: the gradients and sums of the one side.
+std::pair<SideTerms, SideTerms> both_sides(const AnchorKeyTerms& grads, const AnchorKeyTerms& sums);
 
 // Which of anchors and keys want a gradient. That of the temperature is a by-product.
 using AnchorKeyMask = std::array<bool, 2>;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Union
 
 import torch
@@ -22,7 +22,7 @@ def agree(
     operation: str,
     device: torch.device,
     same: Callable[[], dict[str, Value]],
-    own: dict[str, Value],
+    own: Mapping[str, Value],
 ) -> list[dict[str, Any]]:
     """Exchanges what the call on this rank is like.
 
@@ -43,6 +43,7 @@ def agree(
             rank itself raises that error.
     """
     failure = None
+    told: dict[str, Any]
     try:
         told = {"same": same(), "own": own}
     except Exception as error:

@@ -1,8 +1,8 @@
 """Both passes of the operator over one block of anchors and keys.
 
 Backward is called by itself, for the gradient of a pair depends on its similarity and on what is
-known of its two rows as a whole: the log-sum-exps over the keys of *all* ranks, and the gradients of
-these. So a block's own sums need not be kept.
+known of its two rows as a whole: the log-sum-exps over the keys of *all* ranks, and the gradients
+of these. So a block's own sums need not be kept.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def block_gradients(
         anchor_labels: [N].
         key_labels: [M].
         temperature: 0-dim.
-        terms: [N, 4] of each anchor: the gradients of its log-sum-exp and of its positives' sum, and
-            the two themselves.
+        terms: [N, 4] of each anchor: the gradients of its log-sum-exp and of its positives' sum,
+            and the two themselves.
         key_terms: [M, 4], the same of the keys; None where a loss takes no sums of keys.
         wanted: Whether the gradients of anchors and of keys are wanted.
         positives: ``"out"`` or ``"in"``.

@@ -101,7 +101,7 @@ class _PairSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         anchors: Tensor,
         keys: Tensor | None,
@@ -170,7 +170,7 @@ class _PairSums(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         pairs: Pairs = ctx.pairs
         members, options = pairs.members, (pairs.positives, pairs.normalize, pairs.ignore_index)
         anchors, keys, temperature, anchor_labels, key_labels, *rest = ctx.saved_tensors
@@ -181,7 +181,7 @@ class _PairSums(torch.autograd.Function):
 
         terms = torch.stack([*grads[:2], *sums], dim=1)
         key_terms = terms if symmetric else torch.stack([*grads[3:5], *key_sums], dim=1)
-        own = block_gradients(
+        grad_anchors, grad_keys, grad_temperature = block_gradients(
             anchors,
             keys,
             anchor_labels,
@@ -193,9 +193,8 @@ class _PairSums(torch.autograd.Function):
             *options,
         )
         # Added up in the dtype of sums, which is wider than that of 16-bit rows.
-        grad_anchors, grad_keys, grad_temperature = (
-            None if grad is None else grad.to(terms.dtype) for grad in own
-        )
+        grad_anchors = _as(grad_anchors, terms.dtype)
+        grad_keys = _as(grad_keys, terms.dtype)
         grad_travelling = grad_anchors if symmetric else grad_keys
 
         leaving = [key_terms] if pairs.key_side else []
@@ -206,7 +205,8 @@ class _PairSums(torch.autograd.Function):
         def collect() -> None:
             for rows_here, transfer in returning:
                 (grad_rows,) = transfer.wait()
-                grad_travelling[rows_here] += grad_rows
+                if grad_travelling is not None:
+                    grad_travelling[rows_here] += grad_rows
             returning.clear()
 
         for step, (visit, there) in enumerate(_hosts(pairs, leaving)):
@@ -225,7 +225,7 @@ class _PairSums(torch.autograd.Function):
                     wanted,
                     *options,
                 )
-                if grad_own is not None:
+                if grad_own is not None and grad_anchors is not None:
                     grad_anchors[visit.own] += grad_own
                 if grad_theirs is not None:
                     back = [_on_wire(grad_theirs, members)]
@@ -239,8 +239,8 @@ class _PairSums(torch.autograd.Function):
                 returning.append((visit.sent, transfer))
         collect()
         return (
-            None if grad_anchors is None else grad_anchors.to(anchors.dtype),
-            None if grad_keys is None else grad_keys.to(anchors.dtype),
+            _as(grad_anchors, anchors.dtype),
+            _as(grad_keys, anchors.dtype),
             grad_temperature.to(temperature),
             None,
             None,
@@ -275,6 +275,10 @@ def _hosts(pairs: Pairs, leaving: Sequence[Tensor]) -> Iterator[tuple[Visit, lis
 def _on_wire(rows: Tensor, members: Members) -> Tensor:
     """Rows in the dtype in which they travel."""
     return rows.detach().to(members.options.wire_dtype or rows.dtype).contiguous()
+
+
+def _as(grad: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if grad is None else grad.to(dtype)
 
 
 def _nothing(side: _Side) -> tuple[Tensor, Tensor, Tensor]:

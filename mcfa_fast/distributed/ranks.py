@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Work
+
+    Given = Union["Ranks", ProcessGroup]
 
 GRADIENTS = ("sum", "mean")
 EXCHANGES = ("gather", "ring")
@@ -33,8 +35,8 @@ class Ranks:
     Args:
         group: A ``torch.distributed`` process group; None is the default one.
         gradients: ``"sum"``: the gradients of all ranks add up to those of one process with the
-            global batch. ``"mean"``: their mean over the ranks does, so that DistributedDataParallel
-            and other wrappers that average give those of one process.
+            global batch. ``"mean"``: their mean over the ranks is those, for
+            DistributedDataParallel and other wrappers that average.
         exchange: ``"gather"`` keeps the rows that visit this rank, half of the global batch,
             between forward and backward; ``"ring"`` holds those of two ranks at a time, and
             lets them travel a second time in backward.
@@ -103,7 +105,7 @@ class Members:
         RuntimeError: This build of PyTorch has no ``torch.distributed``.
     """
 
-    def __init__(self, given: Ranks | ProcessGroup):
+    def __init__(self, given: Given):
         if not dist.is_available():
             raise RuntimeError(
                 "`group`: this build of PyTorch has no torch.distributed; "
@@ -117,19 +119,18 @@ class Members:
                 f"mcfa_fast.distributed.Ranks, but got {type(given).__name__}"
             )
         self.options = given if isinstance(given, Ranks) else Ranks(given)
-        if self.options.group is not None:
-            self.group = self.options.group
-        elif dist.is_initialized():
-            self.group = dist.group.WORLD
-        else:
+        world = dist.group.WORLD if dist.is_initialized() else None
+        group = self.options.group or world
+        if group is None:
             raise ValueError(
                 "expected torch.distributed.init_process_group to have been called "
                 "before a loss with `group`"
             )
-        self.rank = dist.get_rank(self.group)
+        self.group = group
+        self.rank = dist.get_rank(group)
         if self.rank < 0:
             raise ValueError("expected `group` to be a process group that this process is in")
-        self.size = dist.get_world_size(self.group)
+        self.size = dist.get_world_size(group)
 
     @contextmanager
     def reaching(self, operation: str) -> Iterator[None]:
@@ -139,10 +140,10 @@ class Members:
             yield
         except RuntimeError as error:
             raise RankError(
-                f"{operation}: rank {self.rank} of {self.size} did not reach the other ranks of its "
-                f"group: one of them has ended, or has not answered within the group's time-out "
-                f"({time.monotonic() - started:.1f} s waited); {dist.get_backend(self.group)} says: "
-                f"{error}"
+                f"{operation}: rank {self.rank} of {self.size} did not reach the other ranks of "
+                "its group: one of them has ended, or has not answered within the group's "
+                f"time-out ({time.monotonic() - started:.1f} s waited); "
+                f"{dist.get_backend(self.group)} says: {error}"
             ) from error
 
     def all_gather(self, operation: str, tensor: Tensor) -> list[Tensor]:

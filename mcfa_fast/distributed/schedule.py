@@ -39,8 +39,8 @@ def visits(rank: int, anchors: Sequence[int], keys: Sequence[int] | None) -> lis
     Example:
         >>> [visit.host for visit in visits(0, [4, 4, 4, 4, 4], None)]
         [1, 2]
-        >>> visits(0, [4, 4], None)
-        [Visit(host=1, own=slice(0, 2, None), theirs=slice(0, 4, None), guest=1, sent=slice(2, 4, None))]
+        >>> visits(0, [4, 4], None)[0].own, visits(1, [4, 4], None)[0].theirs
+        (slice(0, 2, None), slice(2, 4, None))
     """
     size = len(anchors)
     steps = range(1, size // 2 + 1 if keys is None else size)

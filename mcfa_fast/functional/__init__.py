@@ -31,15 +31,19 @@ from mcfa_fast.functional.gaussians import (
     reparameterize,
     wasserstein_alignment,
 )
+from mcfa_fast.functional.pairs import clip_loss, info_nce_loss, nt_xent_loss
 from mcfa_fast.ops import AnchorKeySums, ContrastiveLossValues, anchor_key
 
 __all__ = [
     "AnchorKeySums",
     "ContrastiveLossValues",
     "anchor_key",
+    "clip_loss",
     "contrastive_losses",
+    "info_nce_loss",
     "kl_divergence",
     "l1_reconstruction",
+    "nt_xent_loss",
     "reparameterize",
     "stov_loss",
     "vtos_loss",

@@ -24,6 +24,8 @@ def vtov_loss(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
     group: Ranks | ProcessGroup | None = None,
 ) -> Tensor:
     r"""Visual-to-visual supervised contrastive loss (MCFA, Eq. 4).
@@ -48,6 +50,9 @@ def vtov_loss(
         reduction: ``"sum"`` (the paper), ``"mean"`` over anchors with a positive, or ``"none"``.
         normalize: Divide each latent by its L2 norm first; the gradient goes through it.
         ignore_index: Instances with this label are neither anchors nor negatives.
+        references: Latents ``[M, D]`` of further instances, such as a memory bank: candidates and
+            positives of the batch, but no anchors. Without a gradient they cost none.
+        reference_labels: Their classes ``[M]``.
         group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells.
 
     Returns:
@@ -75,6 +80,8 @@ def vtov_loss(
         normalize,
         ignore_index,
         group,
+        references,
+        reference_labels,
     ).vtov
 
 
@@ -198,6 +205,8 @@ def contrastive_losses(
     reduction: str = "sum",
     normalize: bool = True,
     ignore_index: int = -100,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
     group: Ranks | ProcessGroup | None = None,
 ) -> ContrastiveLossValues:
     """:func:`vtov_loss`, :func:`vtos_loss` and :func:`stov_loss` of one batch in one fused pass.
@@ -213,6 +222,9 @@ def contrastive_losses(
         reduction: ``"sum"``, ``"mean"`` or ``"none"``, each loss over its own anchors.
         normalize: Divide each latent by its L2 norm first; the gradient goes through it.
         ignore_index: Instances with this label do not count.
+        references: Latents ``[M, D]`` of further instances for VtoV; see :func:`vtov_loss`. VtoS
+            has none but classes to meet, and StoV's instances remain those of the batch.
+        reference_labels: Their classes ``[M]``.
         group: Ranks whose instances are the batch, as :mod:`mcfa_fast.distributed` tells.
 
     Returns:
@@ -242,6 +254,8 @@ def contrastive_losses(
         normalize,
         ignore_index,
         group,
+        references,
+        reference_labels,
     )
 
 
@@ -256,9 +270,12 @@ def _contrastive(
     normalize: bool,
     ignore_index: int,
     group: Ranks | ProcessGroup | None,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
 ) -> ContrastiveLossValues:
     """Those of VtoV, VtoS and StoV that are wanted, of this process's batch or a group's."""
-    rest = (positives, reduction, normalize, ignore_index)
-    if group is None:
-        return ops.contrastive(visual, semantic, labels, temperature, *wanted, *rest)
-    return distributed.contrastive(visual, semantic, labels, temperature, *wanted, *rest, group)
+    arguments = (visual, semantic, labels, references, reference_labels, temperature, *wanted)
+    options = (positives, reduction, normalize, ignore_index)
+    if distributed.several(group):
+        return distributed.contrastive(*arguments, *options, group)
+    return ops.contrastive_with_references(*arguments, *options)

@@ -16,11 +16,17 @@ from mcfa_fast.losses.gaussians import (
     L1Reconstruction,
     WassersteinAlignment,
 )
+from mcfa_fast.losses.memory import CrossBatchMemory
+from mcfa_fast.losses.pairs import CLIPLoss, InfoNCELoss, NTXentLoss
 
 __all__ = [
+    "CLIPLoss",
     "ContrastiveLosses",
+    "CrossBatchMemory",
+    "InfoNCELoss",
     "KLDivergence",
     "L1Reconstruction",
+    "NTXentLoss",
     "StoVLoss",
     "VtoSLoss",
     "VtoVLoss",

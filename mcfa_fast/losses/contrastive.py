@@ -16,7 +16,37 @@ if TYPE_CHECKING:
     from mcfa_fast.distributed import Ranks
 
 
-class ContrastiveOptions(nn.Module):
+class WithTemperature(nn.Module):
+    """A temperature: a number, a buffer or a parameter; and the ranks that share a batch."""
+
+    def __init__(
+        self,
+        temperature: Union[float, Tensor],
+        group: Union[Ranks, ProcessGroup, None] = None,
+    ):
+        super().__init__()
+        self.group = group
+        self.temperature: Union[float, Tensor]
+        if isinstance(temperature, nn.Parameter):
+            self.temperature = temperature
+        elif isinstance(temperature, Tensor):
+            self.register_buffer("temperature", temperature)
+        else:
+            self.temperature = float(temperature)
+
+    def __prepare_scriptable__(self) -> WithTemperature:
+        """Called by ``torch.jit.script``, which cannot have what is between ranks."""
+        if self.group is not None:
+            raise TypeError("a loss with `group` cannot be scripted: TorchScript knows no ranks")
+        return self
+
+    def extra_repr(self) -> str:
+        temperature = self.temperature
+        value = temperature.item() if isinstance(temperature, Tensor) else temperature
+        return f"temperature={value:g}"
+
+
+class ContrastiveOptions(WithTemperature):
     """The options that the contrastive losses share."""
 
     def __init__(
@@ -28,18 +58,10 @@ class ContrastiveOptions(nn.Module):
         ignore_index: int = -100,
         group: Union[Ranks, ProcessGroup, None] = None,
     ):
-        super().__init__()
-        self.temperature: Union[float, Tensor]
-        if isinstance(temperature, nn.Parameter):
-            self.temperature = temperature
-        elif isinstance(temperature, Tensor):
-            self.register_buffer("temperature", temperature)
-        else:
-            self.temperature = float(temperature)
+        super().__init__(temperature, group)
         self.reduction = reduction
         self.normalize = normalize
         self.ignore_index = ignore_index
-        self.group = group
 
     def _losses(
         self,
@@ -50,15 +72,17 @@ class ContrastiveOptions(nn.Module):
         vtos: bool,
         stov: bool,
         positives: str,
+        references: Optional[Tensor] = None,
+        reference_labels: Optional[Tensor] = None,
     ) -> ContrastiveLossValues:
-        if torch.jit.is_scripting():
-            assert self.group is None, "a loss with `group` cannot be scripted"
-        else:
-            if self.group is not None:
+        if not torch.jit.is_scripting():
+            if distributed.several(self.group):
                 return distributed.contrastive(
                     visual,
                     semantic,
                     labels,
+                    references,
+                    reference_labels,
                     self.temperature,
                     vtov,
                     vtos,
@@ -69,10 +93,12 @@ class ContrastiveOptions(nn.Module):
                     self.ignore_index,
                     self.group,
                 )
-        return ops.contrastive(
+        return ops.contrastive_with_references(
             visual,
             semantic,
             labels,
+            references,
+            reference_labels,
             self.temperature,
             vtov,
             vtos,
@@ -84,10 +110,8 @@ class ContrastiveOptions(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        temperature = self.temperature
-        value = temperature.item() if isinstance(temperature, Tensor) else temperature
         return (
-            f"temperature={value:g}, reduction={self.reduction!r}, "
+            f"{super().extra_repr()}, reduction={self.reduction!r}, "
             f"normalize={self.normalize}, ignore_index={self.ignore_index}"
         )
 
@@ -124,9 +148,17 @@ class VtoVLoss(OptionsWithPositives):
         tensor(1.3863)
     """
 
-    def forward(self, visual: Tensor, labels: Tensor) -> Tensor:
-        """The loss of ``visual [N, D]`` with ``labels [N]``."""
-        return self._losses(visual, None, labels, True, False, False, self.positives).vtov
+    def forward(
+        self,
+        visual: Tensor,
+        labels: Tensor,
+        references: Optional[Tensor] = None,
+        reference_labels: Optional[Tensor] = None,
+    ) -> Tensor:
+        """The loss of ``visual [N, D]`` with ``labels [N]``, and further instances ``[M, D]``."""
+        return self._losses(
+            visual, None, labels, True, False, False, self.positives, references, reference_labels
+        ).vtov
 
 
 class VtoSLoss(ContrastiveOptions):
@@ -195,6 +227,15 @@ class ContrastiveLosses(OptionsWithPositives):
         True
     """
 
-    def forward(self, visual: Tensor, semantic: Tensor, labels: Tensor) -> ContrastiveLossValues:
+    def forward(
+        self,
+        visual: Tensor,
+        semantic: Tensor,
+        labels: Tensor,
+        references: Optional[Tensor] = None,
+        reference_labels: Optional[Tensor] = None,
+    ) -> ContrastiveLossValues:
         """``(vtov, vtos, stov)`` of ``visual [N, D]``, ``semantic [C, D]`` and ``labels [N]``."""
-        return self._losses(visual, semantic, labels, True, True, True, self.positives)
+        return self._losses(
+            visual, semantic, labels, True, True, True, self.positives, references, reference_labels
+        )

@@ -228,17 +228,9 @@ AnchorKeyInputGrads backward(
   const Sides sides(inputs);
   const bool own_keys = sides.own_keys();
 
-  SideTerms of_anchors = grads.anchors;
-  SideTerms of_keys = grads.keys;
-  SideTerms anchor_sums = sums.anchors;
-  if (own_keys) {  // both sides are the same sums
-    const auto total = [](const OptionalTensor& a, const OptionalTensor& b) { return a && b ? *a + *b : a ? a : b; };
-    of_anchors = {total(of_anchors.log_sum_exp, of_keys.log_sum_exp), total(of_anchors.positives, of_keys.positives)};
-    anchor_sums = {
-        anchor_sums.log_sum_exp ? anchor_sums.log_sum_exp : sums.keys.log_sum_exp,
-        anchor_sums.positives ? anchor_sums.positives : sums.keys.positives};
-    of_keys = {};
-  }
+  const auto [of_anchors, anchor_sums] =
+      own_keys ? both_sides(grads, sums) : std::pair(grads.anchors, sums.anchors);
+  const SideTerms of_keys = own_keys ? SideTerms{} : grads.keys;
   const bool key_side = of_keys.log_sum_exp || of_keys.positives;
   const auto columns = blocks_of<T>(sides.keys(), inputs.anchors.size(1));
   Weights<T> rows(sides.anchors.size(), in_form, scaling);

@@ -1,79 +1,12 @@
 // The contrastive losses on the GPU, backward: every similarity is computed once more and its weight multiplied back onto
 // the latents, row by row (wide latents: chunk by chunk, one after the other), so that no two blocks write to one place.
-#include "batch.cuh"
+#include "backward_pairs.cuh"
 
 namespace mcfa_fast {
 namespace {
 
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
-
-template <int kWidth, bool kPolynomial, typename T>
-void launch_hopper_backward(const BackwardPairs<T>& pairs, dim3 grid) {
-  check_hopper();
-  launch(
-      hopper_backward_kernel<T, kWidth, kPolynomial>, grid, HopperShape<kWidth>::kThreads, HopperShape<kWidth>::kShared,
-      pairs);
-}
-
-template <int kWidth, typename T>
-void launch_mma_backward(const BackwardPairs<T>& pairs, int64_t splits) {
-  const dim3 grid(blocks_for(pairs.row_count, kMmaRows), static_cast<unsigned>(splits));
-  if constexpr (kWidth <= 128) {
-    const auto wish = hopper_kernels();
-    if (wish != HopperKernels::kOff) {
-      wish == HopperKernels::kOn ? launch_hopper_backward<kWidth, false>(pairs, grid)
-                                 : launch_hopper_backward<kWidth, true>(pairs, grid);
-      return;
-    }
-  }
-  launch(
-      mma_backward_kernel<T, kWidth>, grid, MmaShape<kWidth>::kThreads, MmaShape<kWidth>::kBackwardShared, pairs);
-}
-
-template <int kWidth, typename T>
-void launch_simt_backward(const BackwardPairs<T>& pairs, int64_t splits) {
-  const dim3 grid(
-      blocks_for(pairs.row_count, kSimtTile), static_cast<unsigned>(splits), blocks_for(pairs.width, kWidth));
-  launch(simt_backward_kernel<T, kWidth>, grid, kSimtThreads, simt_backward_shared<T, kWidth>(), pairs);
-}
-
-// grad [splits, rows, padded] (+)= the weights of the pairs times the columns.
-template <typename T>
-void launch_pairs(
-    const BackwardPairs<T>& pairs, const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const Tensor& grad) {
-  const int64_t splits = grad.size(0);
-  if (by_library<T>(pairs.width)) {
-    if (!pairs.accumulate) {
-      grad.zero_();
-    }
-    const auto add_product = [&](int64_t first_row, const Tensor& weights, const Tensor& values) {
-      grad.select(0, 0).narrow(0, first_row, weights.size(0)).add_(wide_product(weights, values, grad.scalar_type()));
-    };
-    for_each_block(rows, columns, [&](const auto& block) {
-      const int64_t column_count = block.column_values.size(0);
-      const int64_t stride = (column_count + 7) / 8 * 8;  // whole 16 bytes, which the library reads faster
-      const auto weights = at::empty({block.row_values.size(0), stride}, rows.values.options()).narrow(1, 0, column_count);
-      block.for_each_chunk([&](const auto& chunk) {
-        launch(
-            chunk_backward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads, 0, pairs, chunk,
-            output_pointer<T>(weights) + (chunk.first_column - block.first_column), stride);
-      });
-      add_product(block.first_row, weights, block.column_values);
-      if (block.mirrored) {
-        add_product(block.first_column, weights.t(), block.row_values);
-      }
-    });
-  } else if constexpr (kOnMatrixUnits<T>) {
-    pairs.width == 64 ? launch_mma_backward<64>(pairs, splits)
-        : pairs.width == 128 ? launch_mma_backward<128>(pairs, splits) : launch_mma_backward<256>(pairs, splits);
-  } else if constexpr (std::is_same_v<T, float>) {
-    pairs.width <= 64 ? launch_simt_backward<64>(pairs, splits)
-        : pairs.width <= 128 ? launch_simt_backward<128>(pairs, splits) : launch_simt_backward<256>(pairs, splits);
-  } else {
-    launch_simt_backward<64>(pairs, splits);
-  }
-}
 
 // The anchors of one loss: their gradients and what these bring to the pairs.
 template <typename T>
@@ -105,18 +38,6 @@ struct Anchors {
     return {row(1), row(2), input_pointer<A>(positive_weights), nullptr};
   }
 };
-
-// float16 has few exponents: for it the pair kernels' weights are brought near its upper end and back again.
-Tensor boost_for(const std::vector<std::pair<Tensor, Tensor>>& grads_and_divisors, const at::TensorOptions& options) {
-  constexpr double kTarget = 8192;  // a weight is at most four times the largest gradient
-  auto largest = at::zeros({}, options);
-  for (const auto& [grad, divisor] : grads_and_divisors) {
-    if (grad.defined() && grad.numel() > 0) {
-      largest = at::maximum(largest, grad.abs().amax() / (divisor.defined() ? divisor.clamp_min(1) : at::ones_like(largest)));
-    }
-  }
-  return at::where(largest > 0, kTarget / largest, at::ones_like(largest));
-}
 
 template <typename T>
 ContrastiveInputGrads backward(
@@ -168,56 +89,24 @@ ContrastiveInputGrads backward(
     return Anchors<T>(terms, options);
   };
 
-  // Sums over the pairs, [splits, rows, padded], in the pair kernels' scale.
-  const auto pairs_of = [&](const DeviceLatents<T>& rows, const DeviceLatents<T>& columns,
-                            const PairTerms<A>& row_terms, const PairTerms<A>& column_terms, const Tensor& begin,
-                            const Tensor& end, const int64_t* kept_rows, const int64_t* kept_columns, bool accumulate,
-                            const Tensor& grad) {
-    const BackwardPairs<T> pairs{
-        rows.pointer(),
-        columns.pointer(),
-        rows.rows(),
-        columns.rows(),
-        kept_rows,
-        kept_columns,
-        rows.padded(),
-        tau,
-        normalize,
-        &rows == &columns,
-        input_pointer<int64_t>(begin),
-        input_pointer<int64_t>(end),
-        row_terms,
-        column_terms,
-        accumulate,
-        output_pointer<A>(grad)};
-    launch_pairs(pairs, rows, columns, grad);
+  const auto pairs_of = [&](const PairsOnDevice<T>& of, const PairTerms<A>& row_terms,
+                            const PairTerms<A>& column_terms, bool accumulate, const Tensor& grad) {
+    add_weighted_columns(of, row_terms, column_terms, tau, normalize, accumulate, grad);
   };
-  const auto space_for = [&](const DeviceLatents<T>& rows, int64_t columns) {
-    return at::empty({split_count<T>(rows.rows(), columns, rows.padded()), rows.rows(), rows.padded()}, options);
-  };
+  const auto space_for = [&](const DeviceLatents<T>& rows, int64_t columns) { return weighted_columns(rows, columns); };
   const auto pull_back_arguments = [&](const DeviceLatents<T>& latents, const Tensor& sums, const Tensor& along,
                                        const Tensor& grad_input) {
-    return PullBack<T>{
-        input_pointer<T>(latents.input),
-        input_pointer<A>(latents.inverse_norms),
-        latents.rows(),
-        latents.input.size(1),
-        latents.padded(),
-        tau,
-        normalize,
-        input_pointer<A>(boost),
-        output_pointer<A>(sums),
-        sums.size(0),
-        output_pointer<A>(along),
-        output_pointer<T>(grad_input)};
+    return pull_back_of(latents, sums, tau, normalize, boost, along, grad_input);
   };
 
   const auto visual_sums = space_for(visual, grads.vtov ? instances : classes);
   bool any_sums = false;
   if (grad_vtov.defined()) {
     const auto of_vtov = anchors(grad_vtov, 1, 2, false, lse_vtov, lse_positives);
+    const auto* begin = input_pointer<int64_t>(labels.begin);
+    const auto* end = input_pointer<int64_t>(labels.end);
     pairs_of(
-        visual, visual, of_vtov.view(), of_vtov.view(), labels.begin, labels.end, labels.kept(), labels.kept(), false,
+        {visual, visual, true, labels.kept(), labels.kept(), begin, end}, of_vtov.view(), of_vtov.view(), false,
         visual_sums);
     any_sums = true;
   }
@@ -242,16 +131,19 @@ ContrastiveInputGrads backward(
     const auto class_terms = of_stov.view(no_weights);
     if (classes > 0) {
       // An instance's only positive is its class.
+      const auto behind = labels.keys + 1;
       pairs_of(
-          visual, semantic, instance_terms, class_terms, labels.keys, labels.keys + 1, labels.kept(), nullptr, any_sums,
-          visual_sums);
+          {visual, semantic, false, labels.kept(), nullptr, input_pointer<int64_t>(labels.keys),
+           input_pointer<int64_t>(behind)},
+          instance_terms, class_terms, any_sums, visual_sums);
       any_sums = true;
     }
     const auto semantic_sums = space_for(semantic, instances);
     if (instances > 0) {
       pairs_of(
-          semantic, visual, class_terms, instance_terms, labels.class_begin, labels.class_end, nullptr, labels.kept(),
-          false, semantic_sums);
+          {semantic, visual, false, nullptr, labels.kept(), input_pointer<int64_t>(labels.class_begin),
+           input_pointer<int64_t>(labels.class_end)},
+          class_terms, instance_terms, false, semantic_sums);
     } else {
       semantic_sums.zero_();
     }

@@ -158,11 +158,23 @@ struct PairBlock {
   }
 };
 
+// Rows and columns whose pairs are summed over.
+template <typename T>
+struct PairsOnDevice {
+  const DeviceLatents<T>& rows;
+  const DeviceLatents<T>& columns;
+  bool same;                    // they are one set, and a row is no column of itself
+  const int64_t* kept_rows;     // null: all
+  const int64_t* kept_columns;  // null: all
+  const int64_t* begin;         // each row's positives among the columns, null if not wanted
+  const int64_t* end;
+  SelfPairs selves = {};
+};
+
 // Visits the pairs of two sets of latents block by block. Where both are the same set, blocks left of the diagonal are
 // left out; on the diagonal pairs appear both ways.
 template <typename T, typename Visit>
-void for_each_block(const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, const Visit& visit) {
-  const bool same = &rows == &columns;
+void for_each_block(const DeviceLatents<T>& rows, const DeviceLatents<T>& columns, bool same, const Visit& visit) {
   for (int64_t row = 0; row < rows.rows(); row += block_size()) {
     const auto row_values = rows.values.narrow(0, row, std::min(block_size(), rows.rows() - row));
     for (int64_t column = same ? row : 0; column < columns.rows(); column += block_size()) {

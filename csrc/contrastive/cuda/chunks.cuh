@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_forward_kernel(
     const auto other = [&](int k) {
       const int64_t place = first + k * kChunkThreads;
       const int64_t column = chunk.first_column + place;
-      const bool counts = place < chunk.column_count && column < kept_columns && !(pairs.same && column == row);
+      const bool counts = place < chunk.column_count && column < kept_columns && !is_self(pairs, row, column);
       return counts ? products[place] : A(-INFINITY);
     };
     add_terms<kTerms>(sum, scaling, other);
@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_backward_kernel(
     const int64_t column = chunk.first_column + place;
     const A s = chunk.products[blockIdx.x * chunk.column_count + place];
     A weight = 0;
-    if (row_kept && column < kept_columns && !(pairs.same && column == row)) {
+    if (row_kept && column < kept_columns && !is_self(pairs, row, column)) {
       weight = pair_weight(s, scaling, r.weight[row], r.shift2[row], c.weight[column], c.shift2[column]);
       if (column >= begin && column < end) {
         weight -= positive_pair_weight(s, scaling, r, row, c, column);

@@ -22,6 +22,9 @@ struct SplitSums {
   }
   // The same by a warp, whose lanes share the splits.
   __device__ __forceinline__ A warp_value(int64_t row) const {
+    return warp_total(row).value();
+  }
+  __device__ __forceinline__ LogSum<A> warp_total(int64_t row) const {
     LogSum<A> total{-INFINITY, 0};
     for (int64_t split = threadIdx.x % 32; split < splits; split += 32) {
       total.merge(largest[split * rows + row], sum[split * rows + row]);
@@ -29,7 +32,7 @@ struct SplitSums {
     for (int mask = 16; mask > 0; mask /= 2) {
       total.merge(shuffle_xor(total.largest, mask), shuffle_xor(total.sum, mask));
     }
-    return total.value();
+    return total;
   }
 };
 

@@ -81,7 +81,7 @@ struct BackwardRows {
     constexpr int kTiles = kRows / kColumns;  // whose columns are the block's rows, where these are the same
     const bool meets_itself = pairs.same && tile / kTiles == static_cast<int>(blockIdx.x);
     const bool positive = tile >= positives_first && tile < positives_last;
-    if (scaling.bounded && tile < whole && !meets_itself && !positive) {
+    if (scaling.bounded && tile < whole && !meets_itself && !positive && !pairs.selves.any()) {
       // Nearly all tiles: one exponential per pair and nothing to look out for.
 #pragma unroll
       for (int k = 0; k < kColumns / 4; ++k) {
@@ -127,8 +127,10 @@ struct BackwardRows {
           weight -= positive_pair_weight(
               value, scaling, pairs.row_terms, row_of(slot), pairs.column_terms, first_column + column);
         }
+        const bool self = column + diagonal == place + 8 * slot ||
+            (pairs.selves.any() && is_self(pairs, row_of(slot), first_column + column));
         // Columns beyond the last have zero latents, but their weights must be finite.
-        value = column + diagonal == place + 8 * slot || column >= columns_left ? 0.f : weight;
+        value = self || column >= columns_left ? 0.f : weight;
       }
     }
   }

@@ -5,7 +5,15 @@
 
 namespace mcfa_fast {
 
-template <typename T, int kWidth>
+// Whether a row of the thread's is the column itself is asked in units of the tile, for registers are scarce: the place in
+// [0, kSize) of `self` behind `first`, or -1.
+template <int kSize>
+__device__ __forceinline__ int place_behind(int64_t self, int64_t first) {
+  return self >= first && self < first + kSize ? static_cast<int>(self - first) : -1;
+}
+
+// kSelves: whether there are pairs.selves to leave out.
+template <typename T, int kWidth, bool kSelves>
 __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::kForwardBlocks)
     mma_forward_kernel(const ForwardPairs<T> pairs) {
   using Shape = MmaShape<kWidth>;
@@ -45,6 +53,36 @@ __global__ void __launch_bounds__(MmaShape<kWidth>::kThreads, MmaShape<kWidth>::
     multiply_tile<kWidth>(s, rows + warp_row * Shape::kStride, columns + stage * Shape::kTile);
 
     const int64_t first_column = static_cast<int64_t>(tile) * Shape::kColumns;
+    if constexpr (kSelves) {
+      const auto leave_out = [&](int slot, int k, bool self) {
+        float& value = s[slot / 2][k / 2][slot % 2 * 2 + k % 2];
+        value = self ? -INFINITY : value;
+      };
+      const auto place_of = [&](int k) { return k / 2 * 8 + lane % 4 * 2 + k % 2; };
+      const int64_t* of_rows = pairs.selves.of_rows;
+      const int64_t* of_columns = pairs.selves.of_columns;
+      if (of_rows != nullptr) {
+#pragma unroll
+        for (int slot = 0; slot < kSlots; ++slot) {
+          const bool inside = row_of(slot) < pairs.row_count;
+          const int self = place_behind<Shape::kColumns>(inside ? of_rows[row_of(slot)] : -1, first_column);
+#pragma unroll
+          for (int k = 0; k < Shape::kColumns / 4; ++k) {
+            leave_out(slot, k, place_of(k) == self);
+          }
+        }
+      } else {
+#pragma unroll
+        for (int k = 0; k < Shape::kColumns / 4; ++k) {
+          const int64_t column = first_column + place_of(k);
+          const int self = place_behind<Shape::kRows>(column < pairs.column_count ? of_columns[column] : -1, first_row);
+#pragma unroll
+          for (int slot = 0; slot < kSlots; ++slot) {
+            leave_out(slot, k, warp_row + lane / 4 + 8 * slot == self);
+          }
+        }
+      }
+    }
     const int64_t end_column = first_column + Shape::kColumns;
     const bool masked = end_column > kept_columns ||
         (pairs.same && first_column < first_row + Shape::kRows && end_column > first_row);

@@ -85,6 +85,17 @@ __device__ __forceinline__ LogSum<A> empty_sum(const DeviceScaling<A>& scaling) 
   return {scaling.bounded ? scaling.scale2 : -INFINITY, 0};
 }
 
+// Pairs of rows and columns, not the same, that are no pairs because the row is the column: the column of every row, or
+// the row of every column, or neither (null); -1 for none.
+struct SelfPairs {
+  const int64_t* of_rows;
+  const int64_t* of_columns;
+
+  __device__ __forceinline__ bool any() const {
+    return of_rows != nullptr || of_columns != nullptr;
+  }
+};
+
 // What the pair kernels of the forward pass are given. Rows of rows and columns are `width` apart.
 template <typename T>
 struct ForwardPairs {
@@ -98,6 +109,7 @@ struct ForwardPairs {
   const double* temperature;
   bool normalized;
   bool same;             // rows and columns are the same, and a row is no column of itself
+  SelfPairs selves;
   const int64_t* begin;  // each row's positives among the columns, null if not wanted
   const int64_t* end;
   bool by_symmetry;        // where the scaling is bounded, mma_symmetric_kernel computes the sums
@@ -132,6 +144,7 @@ struct BackwardPairs {
   const double* temperature;
   bool normalized;
   bool same;
+  SelfPairs selves;
   const int64_t* begin;
   const int64_t* end;
   PairTerms<Accumulate<T>> row_terms;
@@ -139,6 +152,18 @@ struct BackwardPairs {
   bool accumulate;        // add to what is there
   Accumulate<T>* grad;    // [splits, rows, width]: sum over columns of weight times column
 };
+
+// Whether a row is that column itself; either may lie beyond the last.
+template <typename Pairs>
+__device__ __forceinline__ bool is_self(const Pairs& pairs, int64_t row, int64_t column) {
+  if (pairs.same) {
+    return column == row;
+  }
+  if (pairs.selves.of_rows != nullptr) {
+    return row < pairs.row_count && pairs.selves.of_rows[row] == column;
+  }
+  return pairs.selves.of_columns != nullptr && column < pairs.column_count && pairs.selves.of_columns[column] == row;
+}
 
 // The weight of one pair from its raw dot product s.
 template <typename A>

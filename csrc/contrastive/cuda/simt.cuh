@@ -87,6 +87,12 @@ __global__ void __launch_bounds__(kSimtThreads) simt_forward_kernel(const Forwar
     T s[4][4];
     multiply_tile(s, pairs, first_row, tile * kSimtTile, shared);
     const int64_t column = tile * kSimtTile + threadIdx.x % 16 * 4;
+    if (pairs.selves.any()) {
+#pragma unroll
+      for (int k = 0; k < 16; ++k) {
+        s[k / 4][k % 4] = is_self(pairs, row + k / 4, column + k % 4) ? T(-INFINITY) : s[k / 4][k % 4];
+      }
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const auto other = [&](int j) {
@@ -159,7 +165,7 @@ __global__ void __launch_bounds__(kSimtThreads, 1) simt_backward_kernel(const Ba
       for (int j = 0; j < 4; ++j) {
         const int64_t column = tile * kSimtTile + x * 4 + j;
         T weight = 0;
-        if (row < pairs.row_count && column < kept_columns && !(pairs.same && row == column)) {
+        if (row < pairs.row_count && column < kept_columns && !is_self(pairs, row, column)) {
           const auto& r = pairs.row_terms;
           const auto& c = pairs.column_terms;
           weight = pair_weight(s[i][j], scaling, r.weight[row], r.shift2[row], c.weight[column], c.shift2[column]);

@@ -33,7 +33,8 @@ namespace mcfa_fast {
 #define MCFA_SIMT(A, kWidth) template __global__ void simt_backward_kernel<A, kWidth>(const BackwardPairs<A>);
 
 #define MCFA_MMA(T, kWidth)                                                                                        \
-  template __global__ void mma_forward_kernel<T, kWidth>(const ForwardPairs<T>);                                   \
+  template __global__ void mma_forward_kernel<T, kWidth, false>(const ForwardPairs<T>);                            \
+  template __global__ void mma_forward_kernel<T, kWidth, true>(const ForwardPairs<T>);                             \
   template __global__ void mma_symmetric_kernel<T, kWidth>(const ForwardPairs<T>, const SymmetricChunks);          \
   template __global__ void mma_backward_kernel<T, kWidth>(const BackwardPairs<T>);
 
