@@ -231,6 +231,30 @@ def test_a_killed_run_leaves_no_workers_and_resumes(tmp_path):
     assert [result.job["number"] for result in told] == [3]
 
 
+def test_a_job_is_run_by_the_process_that_claims_it(tmp_path):
+    ours, theirs = (JobLog(tmp_path / "jobs") for _ in range(2))
+    first, second = jobs(1, 2)
+    assert ours.claim(first) and theirs.claim(second)
+    assert not theirs.claim(first) and not ours.claim(second)
+    ours.append(JobResult(first, [], "some error", 0.5))
+    assert not theirs.claim(first)  # it has just failed
+    assert theirs.claim(first)  # a new try
+    theirs.append(JobResult(second, [{"square": 4}], None, 0.5))
+    theirs.append(JobResult(first, [{"square": 1}], None, 0.5))
+    ours.refresh()
+    assert ours.results == theirs.results and all(map(ours.finished, jobs(1, 2)))
+    assert [path.name for path in tmp_path.glob("*-*")] == []
+
+
+def test_two_processes_share_the_jobs(tmp_path):
+    command = [sys.executable, __file__, str(tmp_path / "jobs"), "quick"]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(timeout=240) for process in both] == [0, 0]
+    lines = [json.loads(line) for line in (tmp_path / "jobs").read_bytes().splitlines()]
+    assert sorted(line["job"]["number"] for line in lines) == [1, 2]
+    assert all(line["error"] is None for line in lines)
+
+
 if __name__ == "__main__":
     slow = [] if sys.argv[2:] == ["quick"] else jobs(3, trouble="slow")
     planned = [*jobs(1, 2), *slow]

@@ -60,6 +60,7 @@ def test_a_trial_that_was_left_is_run_again_with_the_same_options(points, preset
         assert (again.number, again.params) == (first.number, first.params)
         assert journal.options(again) == journal.options(first)
         journal.report(again, 0.5, 0)
+        journal.close()
         reopened = open_journal(path, **settings)
         (third,) = reopened.unfinished()
         with warnings.catch_warnings():
@@ -100,6 +101,7 @@ def test_a_line_that_was_cut_off_is_no_damage(tmp_path, script):
 # Slow enough to be killed between the beginning and the end of a trial.
 SLOW = {"system": "dual-encoder", "folds": 2}
 EPOCHS = {"epochs": Range(40, 44), "temperature": Range(0.1, 0.4)}
+SHARED = {"search": {"epochs": Range(20, 27)}, "sampler": "grid", **SLOW}
 KILLED = {
     "tpe": {"search": EPOCHS, "trials": 6, "prune": False, **SLOW},
     "grid": {"search": {"epochs": Range(40, 44)}, "sampler": "grid", "jobs": 2, **SLOW},
@@ -156,20 +158,48 @@ def test_a_trial_killed_between_two_parameters_gets_the_same_ones(sampler, tmp_p
     assert trial.params == wanted and set(wanted) == {"a", "b"}
 
 
+# Several processes
+
+
+def test_a_trial_belongs_to_the_process_that_began_it(tmp_path):
+    first, second = (open_journal(tmp_path / "journal") for _ in range(2))
+    trials = [first.begin(), second.begin(), first.begin()]
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert list(second.unfinished()) == []
+    assert [row.state for row in second.rows()] == ["running", "unfinished", "running"]
+    second.end(trials[1], "complete", 0.5)
+    first.close()
+    assert [row.state for row in second.rows()] == ["unfinished", "complete", "unfinished"]
+    assert [trial.number for trial in second.unfinished()] == [0, 2]
+    assert [path.name for path in tmp_path.glob("worker-*")] == [f"worker-{second._name}.lock"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups")
+def test_two_processes_share_a_sweep(tmp_path, monkeypatch):
+    """Each trial is run once, and the outcome of a grid is that of one process."""
+    train_here(monkeypatch)
+    command = [sys.executable, __file__, str(tmp_path / "shared"), "shared"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    both = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [process.wait(timeout=240) for process in both] == [0, 0]
+    trials = open_shared(tmp_path / "shared" / "journal.log")
+    assert len({trial.user_attrs["process"] for trial in trials}) == 2
+    whole = run(tmp_path / "whole", **SHARED)
+    again = run(tmp_path / "shared", **SHARED)  # finds nothing left to do
+    assert outcome(again.rows) == outcome(whole.rows)
+    for name in ("best.json", "sweep.json"):
+        contents = [(tmp_path / folder / name).read_bytes() for folder in ("shared", "whole")]
+        assert contents[0] == contents[1]
+    assert not list((tmp_path / "shared").glob("worker-*"))
+
+
+def open_shared(path):
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    storage = optuna.storages.JournalStorage(backend)
+    return optuna.load_study(study_name="sweep", storage=storage).trials
+
+
 # What is refused
-
-
-def test_a_folder_is_for_one_sweep_at_a_time(tmp_path, script):
-    refused = []
-
-    def second(state):
-        with pytest.raises(ValueError, match="another sweep is running in this folder"):
-            run(tmp_path)
-        refused.append(state)
-
-    script(lambda job: 0.5)
-    run(tmp_path, on_progress=second, trials=1)
-    assert refused
 
 
 @pytest.mark.parametrize(
@@ -257,4 +287,4 @@ def test_without_optuna_there_is_a_hint(tmp_path, monkeypatch):
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), **KILLED[sys.argv[2]])
+    run(Path(sys.argv[1]), **{**KILLED, "shared": SHARED}[sys.argv[2]])

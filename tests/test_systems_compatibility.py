@@ -112,7 +112,7 @@ def test_a_path_trains_each_epoch_once(name, monkeypatch):
     monkeypatch.setattr(
         CompatibilityTraining,
         "epoch",
-        lambda self, number: epochs.append(number) or original(self, number),
+        lambda self, number, world: epochs.append(number) or original(self, number, world),
     )
     configs = [config_of(name, epochs=count) for count in (1, 3, 4)]
     for _ in fit_path(find(name).system, configs, images()):

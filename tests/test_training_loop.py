@@ -52,7 +52,7 @@ class Counting:
     def __init__(self):
         self.count, self.modes = 0.0, []
 
-    def epoch(self, number):
+    def epoch(self, number, world):
         self.modes.append(f"train {number}")
         return ["abc", "d"]
 
@@ -107,7 +107,7 @@ def test_any_trainable_resumes_in_a_run_folder(tmp_path):
 
 def test_an_epoch_without_batches_is_an_error():
     empty = Counting()
-    empty.epoch = lambda number: []
+    empty.epoch = lambda number, world: []
     with pytest.raises(ValueError, match="epoch 1: expected one batch or more, got none"):
         train(empty, epochs=1)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mcfa_fast.classifiers.config import RunConfig
@@ -25,6 +26,7 @@ from mcfa_fast.storage import CheckpointError, fingerprint, write_text
 from mcfa_fast.systems.base import SystemConfig, TrainableConfig
 from mcfa_fast.systems.fit import fit_path
 from mcfa_fast.systems.registry import find
+from mcfa_fast.training.ranks import World
 
 __all__ = ["fold_scores", "select"]
 
@@ -38,6 +40,7 @@ def select(
     device: torch.device | str = "cpu",
     run_dir: Path | None = None,
     fixed: Mapping[str, Any] | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> tuple[RunConfig, Selection | None]:
     """Choose inside the seen classes what the run's rule says.
 
@@ -47,6 +50,8 @@ def select(
         device: where to train.
         run_dir: keeps the choice, so that a run that resumes does not make it again.
         fixed: options that are not to be changed.
+        group: processes that train together; all of them take the choice of rank 0, which alone
+            reads and writes in `run_dir`.
 
     Returns:
         The run with the chosen setting, and all that was chosen; None for a rule that chooses
@@ -58,12 +63,21 @@ def select(
     rule = run.selection.rule
     if rule in ("none", "test"):
         return run, None
-    kept = None if run_dir is None else _Kept(run_dir, run, data, fixed or {})
-    selection = kept.read() if kept is not None else None
-    if selection is None:
-        selection = _selected(run, data, device, fixed or {})
+    world = World(group)
+    kept: _Kept | None = None
+
+    def known() -> Any:
+        nonlocal kept
+        kept = None if run_dir is None else _Kept(run_dir, run, data, fixed or {})
+        selection = None if kept is None else kept.read()
+        return selection and selection.to_dict()
+
+    content = world.json_from_first(known)
+    if content is None:
+        content = world.json_from_first(_selected(run, data, device, fixed or {}, group).to_dict)
         if kept is not None:
-            kept.write(selection)
+            kept.write(Selection.from_dict(content))
+    selection = Selection.from_dict(content)
     return (run.replace(selection.setting) if selection.setting else run), selection
 
 
@@ -73,10 +87,11 @@ def fold_scores(
     fold: ClassFold,
     settings: list[dict[str, Any]],
     device: torch.device | str,
+    group: dist.ProcessGroup | None = None,
 ) -> Iterator[np.ndarray | None]:
     """A :data:`~mcfa_fast.selection.choose.ScorePath` for the head that answers, whose scores are
     in its calibration's unit: one calibration then fits all folds."""
-    for fitted in _fitted_path(run, data, fold, settings, device, only=run.head):
+    for fitted in _fitted_path(run, data, fold, settings, device, group, only=run.head):
         if fitted is None:
             yield None
         else:
@@ -92,7 +107,11 @@ def head_scores(head: Head, features: FeatureRows) -> Tensor:
 
 
 def _selected(
-    run: RunConfig, data: TrainingData, device: torch.device | str, fixed: Mapping[str, Any]
+    run: RunConfig,
+    data: TrainingData,
+    device: torch.device | str,
+    fixed: Mapping[str, Any],
+    group: dist.ProcessGroup | None,
 ) -> Selection:
     folds = selection_folds(
         data.labels,
@@ -104,11 +123,12 @@ def _selected(
     settings = run.settings(fixed) if run.selection.rule == "grid" else [{}]
     if len(settings) > 1:
         choice = choose(
-            settings, folds, lambda fold: fold_scores(run, data, fold, settings, device)
+            settings, folds, lambda fold: fold_scores(run, data, fold, settings, device, group)
         )
-        setting = dict(choice.setting)
+        # Ranks on different processors may round otherwise; all have to train the same.
+        setting = World(group).json_from_first(lambda: dict(choice.setting))
         run = run.replace(setting)
-    held_out = [_held_out(run, data, fold, device) for fold in folds]
+    held_out = [_held_out(run, data, fold, device, group) for fold in folds]
     heads = [name for name in run.heads if HEADS[name].gives_log_probabilities]
     weight = getattr(run.heads.get("ensemble"), "weight", 0.5)
     selection = calibrate(held_out, run.head, log_probabilities=heads, weight=weight)
@@ -116,10 +136,14 @@ def _selected(
 
 
 def _held_out(
-    run: RunConfig, data: TrainingData, fold: ClassFold, device: torch.device | str
+    run: RunConfig,
+    data: TrainingData,
+    fold: ClassFold,
+    device: torch.device | str,
+    group: dist.ProcessGroup | None,
 ) -> HeldOutScores:
     """All heads' scores of a fold."""
-    (fitted,) = _fitted_path(run, data, fold, [{}], device)
+    (fitted,) = _fitted_path(run, data, fold, [{}], device, group)
     if fitted is None:
         raise FloatingPointError("the training diverged on a fold; try a lower learning_rate")
     features = data.features.take(fold.test)
@@ -148,12 +172,13 @@ def _fitted_path(
     fold: ClassFold,
     settings: list[dict[str, Any]],
     device: torch.device | str,
+    group: dist.ProcessGroup | None,
     only: str | None = None,
 ) -> Iterator[Fitted | None]:
     part = data.without(fold.classes, fold.train, fold.labels[fold.train])
     runs = [run.replace(setting) if setting else run for setting in settings]
     configs = [_within(one.options, len(part.seen_classes)) for one in runs]
-    path = fit_path(find(run.system).system, configs, part, device=device)
+    path = fit_path(find(run.system).system, configs, part, device=device, group=group)
     for one, system in zip(runs, path, strict=True):
         yield None if system is None else fit_heads(one, system, part, only=only)
 

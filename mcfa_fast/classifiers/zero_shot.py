@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -180,6 +181,7 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
         class_names: Sequence[str] | None = None,
         unseen_classes: ArrayLike | None = None,
         monitor: Monitor | None = None,
+        group: dist.ProcessGroup | None = None,
     ) -> ZeroShotClassifier:
         """Train on the images of the seen classes.
 
@@ -193,6 +195,9 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
                 classes that have none.
             monitor: called as ``monitor(epoch, head)`` after each epoch of the softmax head; the
                 epoch of highest value is kept. None keeps the last.
+            group: processes that train together, each calling this with the same arguments; None is
+                this one alone. Every one ends up with the classifier that one process would get, up
+                to rounding; rank 0 alone writes into `run_dir`.
 
         Returns:
             The classifier itself.
@@ -200,6 +205,7 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
         Raises:
             TypeError, ValueError: on arguments of wrong types or shapes, values that are not
                 finite, labels out of range, no unseen class, or a `run_dir` of another run.
+            RankError: when another process of the group ends or does not answer.
         """
         run = self.run_config()
         if run.selection.rule == "test" and monitor is None:
@@ -211,11 +217,16 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
         data = training_data(features, labels, semantics, class_names, unseen_classes)
         run_dir = None if self.run_dir is None else Path(self.run_dir)
         run, selection = select(
-            run, data, device=self.device, run_dir=run_dir, fixed=self.options or {}
+            run,
+            data,
+            device=self.device,
+            run_dir=run_dir,
+            fixed=self.options or {},
+            group=group,
         )
         widths = data.features.width, data.semantics.shape[1]
         system = find(run.system).system(run.options, *widths, device=self.device)
-        self.history_ = fit(system, data, run_dir=run_dir, progress=self.progress)
+        self.history_ = fit(system, data, run_dir=run_dir, progress=self.progress, group=group)
         return self._take(run, selection, fit_heads(run, system, data, monitor), data.class_names)
 
     def fit_heads(

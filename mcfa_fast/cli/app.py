@@ -18,6 +18,7 @@ from mcfa_fast.cli import (
     sweep,
     train,
 )
+from mcfa_fast.cli.launch import leave_to_first
 
 app = typer.Typer(
     name="mcfa-fast",
@@ -28,6 +29,18 @@ app = typer.Typer(
     epilog="Start with `mcfa-fast demo`, which needs no data. Exit codes: 0 success, 1 the data, "
     "a file or an option's value is bad, 2 wrong usage.",
 )
+_TOGETHER = ("train", "predict")
+_WITHOUT_LAUNCHER = ("benchmark", "demo", "serve", "sweep")
+
+
+@app.callback()
+def _share_out(context: typer.Context) -> None:
+    """Under torchrun, some commands are done by all processes, others by the first of them."""
+    command = context.invoked_subcommand
+    if command is not None and command not in _TOGETHER:
+        leave_to_first(command, refused=command in _WITHOUT_LAUNCHER)
+
+
 for command in (
     demo.demo,
     describe.describe,

@@ -96,8 +96,9 @@ def benchmark(
     Leaves results.csv, one line per run and head, and table.md: means over splits beside chance,
     and differences to one system with their confidence intervals. A killed comparison resumes; runs
     that failed are tried again. More systems, splits or seeds can be added later to the same
-    folder. A folder is refused when its results are of other data, of another version, or of a
-    system whose options have changed.
+    folder. The same command on another machine that shares the folder helps with it. A folder is
+    refused when its results are of other data, of another version, or of a system whose options
+    have changed.
     """
     with errors_as_messages():
         dataset = load_data({"data": data, "features": features, "semantics": semantics})

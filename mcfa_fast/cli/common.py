@@ -21,6 +21,7 @@ from mcfa_fast.classifiers import ZeroShotClassifier
 from mcfa_fast.data import Dataset, load
 from mcfa_fast.storage import CheckpointError
 from mcfa_fast.systems.registry import RECOMMENDED, SYSTEMS
+from mcfa_fast.training.ranks import RankError
 
 DATA_FILE = "data.json"
 """In a run folder: which data the run was trained on."""
@@ -163,6 +164,7 @@ def errors_as_messages() -> Iterator[None]:
         CheckpointError,
         ImportError,
         FloatingPointError,
+        RankError,
     ) as error:
         fail(str(error))
 

@@ -22,6 +22,7 @@ from mcfa_fast.cli.common import (
     load_classifier,
     say,
 )
+from mcfa_fast.cli.launch import launched
 from mcfa_fast.export.output import check_output
 from mcfa_fast.export.stream import classify_file
 
@@ -44,14 +45,24 @@ def predict(
     calibration: CalibrationOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Classify a file of features of any size, a few MiB of it at a time."""
-    with errors_as_messages():
+    """Classify a file of features of any size, a few MiB of it at a time.
+
+    Under torchrun, the processes share the rows; the first one writes the same file as it would
+    alone.
+    """
+    with errors_as_messages(), launched(device) as (device, group):
         check_output(output, run_dir / CLASSIFIER_FILE, features, name="--output")
         classifier = load_classifier(run_dir, device, head=head, calibration=calibration)
         start = time.perf_counter()
         with _row_progress() as progress:
             rows = classify_file(
-                classifier, features, output, top=top, format=format.value, progress=progress
+                classifier,
+                features,
+                output,
+                top=top,
+                format=format.value,
+                progress=progress,
+                group=group,
             )
         rate = rows / (time.perf_counter() - start)
         say(

@@ -112,7 +112,7 @@ def sweep(
     Test rows are never used. Trial 0 is the preset itself; another wins only when it is ahead by
     more than its standard error over the folds. Leaves trials.csv, one line per trial, and
     best.json, the winner, for `mcfa-fast train --config`. A killed sweep resumes, and goes on with
-    a higher --trials.
+    a higher --trials. The same command on another machine that shares the folder helps with it.
     """
     with errors_as_messages():
         space = _space(search or [], choose or [])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import torch
+import torch.distributed as dist
 import typer
 
 from mcfa_fast.classifiers import RunConfig
@@ -35,6 +36,7 @@ from mcfa_fast.cli.common import (
     say,
     short_digest,
 )
+from mcfa_fast.cli.launch import launched
 from mcfa_fast.cli.tables import print_results
 from mcfa_fast.data import Dataset
 from mcfa_fast.data.loading import locate
@@ -43,6 +45,7 @@ from mcfa_fast.experiments.run import run
 from mcfa_fast.storage import write_text
 from mcfa_fast.systems.base import TrainableConfig
 from mcfa_fast.systems.registry import RECOMMENDED, find
+from mcfa_fast.training.ranks import World
 
 
 def train(
@@ -79,9 +82,10 @@ def train(
 
     Leaves a run folder with options, metrics (CSV and TensorBoard), checkpoint, trained classifier
     and results. Calling it again with a killed run's folder resumes the run; with other options of
-    heads or selection, it fits the heads anew and does not train again.
+    heads or selection, it fits the heads anew and does not train again. Under torchrun, all
+    processes train together, each on its share of every batch.
     """
-    with errors_as_messages():
+    with errors_as_messages(), launched(device) as (device, group):
         changes = parse_settings(settings)
         source = {"data": locate(data), "features": features, "semantics": semantics}
         if config_file is None:
@@ -114,7 +118,9 @@ def train(
                 *(f"{option}={value}" for option, value in sorted(changes.items())),
                 f"seed{config.options.seed}",
             )
-        seconds = train_and_report(config, dataset, name, run_dir, device, source, changes)
+        seconds = train_and_report(
+            config, dataset, name, run_dir, device, source, changes, group=group
+        )
         say(f"The run took {seconds:.0f} s; everything about it is in {run_dir}")
 
 
@@ -136,11 +142,14 @@ def train_and_report(
     device: str,
     source: Mapping[str, Any],
     fixed: Mapping[str, Any],
+    *,
+    group: dist.ProcessGroup | None = None,
 ) -> float:
     """Does a run and prints its results.
 
     Args:
-        config, dataset, split, run_dir, device, fixed: see :func:`~mcfa_fast.experiments.run.run`.
+        config, dataset, split, run_dir, device, fixed, group: see
+            :func:`~mcfa_fast.experiments.run.run`.
         source: which data it is, to be written into the folder.
 
     Returns:
@@ -162,11 +171,14 @@ def train_and_report(
             run_dir=run_dir,
             device=device,
             progress=console.is_terminal,
+            group=group,
         )
+    seconds = time.perf_counter() - start
+    if not World(group).first:
+        return seconds
     # Not before: the folder may be that of another run.
     content = json.dumps({**source, "split": split}, indent=2) + "\n"
     write_text(run_dir / DATA_FILE, content)
-    seconds = time.perf_counter() - start
     generalized = config.task == "gzsl"
     chosen = dataset.split(split, generalized=generalized)
     print_results(results, load_classifier(run_dir), dataset, chosen)

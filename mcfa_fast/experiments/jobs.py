@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -19,6 +20,7 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 from mcfa_fast.storage import CheckpointError, changes
@@ -54,8 +56,9 @@ class JobResult:
 class JobLog:
     """A file of results, one JSON object per line, each on disk before the next job is counted.
 
-    A line that a crash has cut off is dropped; its job counts as not run. One process at a time
-    may write a log.
+    A line that a crash has cut off is dropped; its job counts as not run. Several processes may
+    write a log, also on several machines if its folder is one that they share and its file system
+    knows locks: each job is run by the process that has claimed it.
 
     Every result is kept with what it depends on. A file in which that has changed since is refused,
     so that results are not mixed with others that mean something else.
@@ -86,12 +89,10 @@ class JobLog:
     ) -> None:
         self._path, self._identity = path, identity
         self._results: dict[str, JobResult] = {}
-        for number, line in enumerate(whole_lines(path), 1):
-            try:
-                self._keep(JobResult(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise CheckpointError(f"{path}, line {number}: damaged, not a result") from error
-        self._check()
+        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
+        self._claims: dict[str, FileLock] = {}
+        self._lines = 0
+        self.refresh()
 
     @property
     def results(self) -> list[JobResult]:
@@ -108,14 +109,63 @@ class JobLog:
         found = {} if self._identity is None else self._identity(job)
         return json.loads(json.dumps(found))  # lists for tuples, as when it is read back
 
+    def refresh(self) -> None:
+        """Take over what other processes have recorded.
+
+        Raises:
+            CheckpointError, ValueError: See :class:`JobLog`.
+        """
+        if not self._path.exists():
+            return
+        with self._lock:
+            lines = whole_lines(self._path)
+        for number, line in enumerate(lines[self._lines :], self._lines + 1):
+            try:
+                self._keep(JobResult(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise CheckpointError(
+                    f"{self._path}, line {number}: damaged, not a result"
+                ) from error
+        if len(lines) > self._lines:
+            self._lines = len(lines)
+            self._check()
+
+    def claim(self, job: Job) -> bool:
+        """Whether this process may run a job: no other one is running it, or has run it since the
+        log was last read. It is this process's until its result is recorded."""
+        known = self._results.get(_key(job))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.blake2b(_key(job).encode(), digest_size=8).hexdigest()
+        lock = FileLock(self._path.with_name(f"{self._path.name}-{digest}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        self._claims[_key(job)] = lock
+        self.refresh()
+        if self._results.get(_key(job)) is known:
+            return True
+        self._release(job)
+        return False
+
     def append(self, result: JobResult) -> None:
         """Record a result."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path, "ab") as file:
-            file.write(json.dumps(asdict(result)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self._lock:
+            self.refresh()  # which also removes a line that was cut off
+            with open(self._path, "ab") as file:
+                file.write(json.dumps(asdict(result)).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        self._lines += 1
         self._keep(result)
+        self._release(result.job)
+
+    def _release(self, job: Job) -> None:
+        lock = self._claims.pop(_key(job), None)
+        if lock is not None:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
 
     def _check(self) -> None:
         finished = [result for result in self._results.values() if result.error is None]
@@ -146,7 +196,7 @@ def run_jobs(
 
     Workers compute with one thread each, so that results do not depend on how many there are. A
     job that raises, or whose worker dies, is recorded with its error, and the others go on; it is
-    run again the next time.
+    run again the next time. Jobs that another process is running are left to it.
 
     Args:
         jobs: what tells a job from others, as values that JSON knows.
@@ -156,13 +206,14 @@ def run_jobs(
         workers: number of processes.
         on_result: called after each job.
     """
-    pending = [job for job in jobs if not log.finished(job)]
+    pending = (job for job in jobs if not log.finished(job) and log.claim(job))
     with closing(in_workers(pending, partial(_rows, work), workers=workers)) as results:
         for job, rows, error, seconds in results:
             result = JobResult(job, rows or [], error, round(seconds, 3), log.identity(job))
             log.append(result)
             if on_result is not None:
                 on_result(result)
+    log.refresh()
 
 
 class Finished(NamedTuple):

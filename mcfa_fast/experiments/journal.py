@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +28,10 @@ from mcfa_fast.experiments.space import Choice, Range, Space
 from mcfa_fast.experiments.trials import TrialRow
 from mcfa_fast.storage import CheckpointError
 
-__all__ = ["Journal", "exclusive"]
+__all__ = ["Journal"]
 
 _NAME = "sweep"
+_OWNER = "process"
 _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -39,9 +43,13 @@ _STATES = {
 class Journal:
     """The trials of a sweep, on disk as they go on.
 
-    One process at a time may open a journal, see :func:`exclusive`; Optuna's own tools may read it
-    meanwhile. Trial k of a sweep is always the same given what earlier trials gave, also when the
-    sweep was killed before it: samplers are seeded for each trial alone.
+    Several processes may work on one journal, also on several machines if the folder is one that
+    they share and its file system knows locks. Trial k of a sweep is always the same given what
+    earlier trials gave, also when the sweep was killed before it: samplers are seeded for each
+    trial alone.
+
+    A trial belongs to the process that began it, which holds a lock of its own beside the file as
+    long as it lives; one whose process has ended is free to be taken over.
 
     Args:
         path: the file; created if absent.
@@ -78,21 +86,27 @@ class Journal:
         self._preset = preset
         self._preset_is_inside = all(preset[key] in space[key] for key in space)
         self._points, self._sampler, self._seed = points, sampler, sampler_seed
-        whole_lines(path)
-        backend = JournalFileBackend(str(path), lock_obj=cast(Any, _Held()))
+        self._folder = path.parent
+        self._lock = FileLock(path.with_name("lock"))
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._alive = FileLock(self._lock_of(self._name))
+        self._alive.acquire()
+        backend = JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(self._lock)))
         pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # not to announce every study
         try:
-            self._storage = optuna.storages.JournalStorage(backend)
-            self.study = optuna.create_study(
-                storage=self._storage,
-                study_name=_NAME,
-                direction="maximize",
-                load_if_exists=True,
-                sampler=self._sampler_of(0),
-                pruner=pruner if prune else optuna.pruners.NopPruner(),
-            )
+            with self._lock:
+                whole_lines(path)
+                self._storage = optuna.storages.JournalStorage(backend)
+                self.study = optuna.create_study(
+                    storage=self._storage,
+                    study_name=_NAME,
+                    direction="maximize",
+                    load_if_exists=True,
+                    sampler=self._sampler_of(0),
+                    pruner=pruner if prune else optuna.pruners.NopPruner(),
+                )
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path}: damaged, not a journal of trials") from error
         finally:
@@ -104,13 +118,29 @@ class Journal:
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.state != TrialState.WAITING]
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from writing meanwhile."""
+        with self._lock:
+            yield
+
+    def close(self) -> None:
+        """Leaves the trials that are not finished to others."""
+        self._alive.release()
+        Path(self._alive.lock_file).unlink(missing_ok=True)
+
     def unfinished(self) -> Iterator[Trial]:
-        """The trials that a killed sweep has left, to be run again."""
-        for number in [t.number for t in self.trials if t.state == TrialState.RUNNING]:
-            self.study.sampler = self._sampler_of(number)
-            study_id = self._storage.get_study_id_from_name(_NAME)
-            trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
-            yield self._suggest(Trial(self.study, trial_id))
+        """The trials that a killed process has left, to be run again by this one."""
+        while True:
+            with self.locked():
+                number = next((t.number for t in self.trials if self._is_left(t)), None)
+                if number is None:
+                    return
+                self.study.sampler = self._sampler_of(number)
+                study_id = self._storage.get_study_id_from_name(_NAME)
+                trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+                trial = self._suggest(Trial(self.study, trial_id))
+            yield trial
 
     def rows(self) -> list[TrialRow]:
         """All trials as results."""
@@ -118,18 +148,19 @@ class Journal:
 
     def begin(self) -> Trial:
         """The next trial, with its parameters."""
-        number = len(self.trials)
-        self.study.sampler = self._sampler_of(number)
-        waiting = len(self.study.get_trials(deepcopy=False)) > number
-        point = self._point(number)
-        if point is not None and not waiting:
-            self.study.enqueue_trial(
-                {
-                    key: _label(value) if key in self._labels else value
-                    for key, value in point.items()
-                }
-            )
-        return self._suggest(self.study.ask())
+        with self.locked():
+            number = len(self.trials)
+            self.study.sampler = self._sampler_of(number)
+            waiting = len(self.study.get_trials(deepcopy=False)) > number
+            point = self._point(number)
+            if point is not None and not waiting:
+                self.study.enqueue_trial(
+                    {
+                        key: _label(value) if key in self._labels else value
+                        for key, value in point.items()
+                    }
+                )
+            return self._suggest(self.study.ask())
 
     def options(self, trial: Trial | FrozenTrial) -> dict[str, Any]:
         """The options that a trial's parameters stand for."""
@@ -175,7 +206,7 @@ class Journal:
         splits = trial.user_attrs.get("splits", {})
         return TrialRow(
             number=trial.number,
-            state=_STATES[trial.state],
+            state=self._state(trial),
             value=trial.value if trial.state == TrialState.COMPLETE else None,
             options=self.options(trial),
             splits={split: score for split, (score, _) in splits.items()},
@@ -191,7 +222,35 @@ class Journal:
             return self._preset if self._preset_is_inside else None
         return None if self._points is None else self._points[number - 1]
 
+    def _state(self, trial: FrozenTrial) -> str:
+        owner = trial.user_attrs.get(_OWNER)
+        if trial.state == TrialState.RUNNING and owner != self._name and self._lives(owner):
+            return "running"
+        return _STATES[trial.state]
+
+    def _is_left(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is not finished and the process that began it has ended."""
+        return trial.state == TrialState.RUNNING and not self._lives(trial.user_attrs.get(_OWNER))
+
+    def _lives(self, name: str | None) -> bool:
+        if name is None:
+            return False
+        if name == self._name:
+            return True
+        lock = FileLock(self._lock_of(name))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+        return False
+
+    def _lock_of(self, name: str) -> Path:
+        return self._folder / f"worker-{name}.lock"
+
     def _suggest(self, trial: Trial) -> Trial:
+        trial.set_user_attr(_OWNER, self._name)
         if trial.number == 0 and not self._preset_is_inside:
             return trial  # its values are none that Optuna knows of
         left = self.trials[trial.number]
@@ -219,31 +278,18 @@ class Journal:
         return optuna.samplers.RandomSampler(seed=seed)
 
 
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keeps other sweeps out of a folder as long as the context, or this process, lasts.
+class _Lock:
+    """In place of Optuna's lock per write, which a killed process would leave behind locked."""
 
-    Raises:
-        ValueError: when another process is in.
-    """
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise ValueError(f"{folder}: another sweep is running in this folder") from None
-
-
-class _Held:
-    """In place of Optuna's lock per write, which a killed process would leave behind locked.
-
-    The whole folder is locked already, see :func:`exclusive`.
-    """
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = lock
 
     def acquire(self) -> bool:
+        self._lock.acquire()
         return True
 
     def release(self) -> None:
-        pass
+        self._lock.release()
 
 
 def _distribution(dimension: Range | Choice) -> BaseDistribution:

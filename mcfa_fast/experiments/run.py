@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mcfa_fast.classifiers.config import RunConfig
@@ -27,6 +28,7 @@ from mcfa_fast.evaluation.evaluate import Evaluation, evaluate
 from mcfa_fast.evaluation.metrics import harmonic_mean, mean_class_accuracy
 from mcfa_fast.evaluation.warnings import ResultWarning, warnings_of
 from mcfa_fast.storage.atomic import write_text
+from mcfa_fast.training.ranks import World
 
 __all__ = ["OPTIMISTIC", "evaluate_heads", "run"]
 
@@ -43,6 +45,7 @@ def run(
     run_dir: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
+    group: dist.ProcessGroup | None = None,
 ) -> dict[str, Evaluation]:
     """Train a system and fit its heads on a split, and evaluate every head on its test rows.
 
@@ -70,10 +73,12 @@ def run(
         run_dir: folder of the run; None writes nothing.
         device: where to compute.
         progress: show progress bars.
+        group: processes that train together, each calling this with the same arguments; rank 0
+            alone evaluates and writes.
 
     Returns:
         An :class:`~mcfa_fast.evaluation.evaluate.Evaluation` per head. Nothing if no unseen class
-        of the split has test rows.
+        of the split has test rows, and nothing on ranks other than 0.
 
     Raises:
         ValueError: when the split does not suit the task, or lacks the test rows that rule "test"
@@ -104,7 +109,10 @@ def run(
         class_names=dataset.class_names,
         unseen_classes=split.unseen_classes,
         monitor=_monitor(config, dataset, split),
+        group=group,
     )
+    if not World(group).first:
+        return {}
     results = evaluate_heads(classifier, dataset, split)
     if run_dir is not None:
         _write(Path(run_dir), classifier, results)

@@ -116,7 +116,8 @@ def sweep(
 
     The folder `out` gets ``journal.log`` (Optuna's), ``trials.csv`` and ``best.json``, the winner's
     run for ``mcfa-fast train --config``. The same call resumes a killed sweep; a higher number of
-    trials goes on with it.
+    trials goes on with it. Several processes may call it for one folder at the same time, also on
+    several machines that share it: each trial is run by one of them.
 
     Args:
         out: folder of the sweep.
@@ -145,10 +146,10 @@ def sweep(
     Raises:
         ImportError: without Optuna.
         ValueError: on an option that is unknown or out of its bounds, too few classes, or a folder
-            that belongs to another sweep or in which one is running.
+            that belongs to another sweep.
     """
     require("tune", "sweep")
-    from mcfa_fast.experiments.journal import Journal, exclusive  # Optuna is slow to import
+    from mcfa_fast.experiments.journal import Journal  # Optuna is slow to import
 
     fixed = fixed or {}
     base = base_config(system, task=task, preset=preset, head=head, fixed=fixed, folds=folds)
@@ -171,11 +172,12 @@ def sweep(
 
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    with exclusive(out):
-        rule: dict[str, Any] = {"sampler": sampler, "sampler_seed": sampler_seed, "prune": prune}
-        claim(out / "sweep.json", {"version": version("mcfa_fast"), **plan.identity, **rule})
-        path = out / "journal.log"
-        journal = Journal(path, plan.space, preset=plan.preset, points=points, **rule)
+    rule: dict[str, Any] = {"sampler": sampler, "sampler_seed": sampler_seed, "prune": prune}
+    claim(out / "sweep.json", {"version": version("mcfa_fast"), **plan.identity, **rule})
+    path = out / "journal.log"
+    with closing(
+        Journal(path, plan.space, preset=plan.preset, points=points, **rule)
+    ) as journal:
         run = _Run(plan, journal, out, wanted, timeout, on_progress)
         run.work(jobs)
         return SweepResult(*run.write(), journal.importances(), plan.fold_classes)
@@ -211,6 +213,10 @@ class _Run:
 
     def write(self) -> tuple[list[TrialRow], TrialRow | None, RunConfig | None]:
         """Write the results of all trials so far; returns them, the winner and its run."""
+        with self.journal.locked():  # what another process writes is not older than this
+            return self._write()
+
+    def _write(self) -> tuple[list[TrialRow], TrialRow | None, RunConfig | None]:
         rows = self.journal.rows()
         generalized = self.plan.training.base.task == "gzsl"
         table = trials_csv(rows, list(self.plan.space), self.plan.splits, generalized=generalized)
@@ -240,10 +246,12 @@ class _Run:
     def _trials(self) -> Iterator[Trial]:
         start = time.monotonic()
         yield from self.journal.unfinished()
-        while len(self.journal.trials) < self.wanted:
-            if self.timeout is not None and time.monotonic() - start >= self.timeout:
-                return
-            yield self.journal.begin()
+        while self.timeout is None or time.monotonic() - start < self.timeout:
+            with self.journal.locked():  # another process may begin the last one
+                if len(self.journal.trials) >= self.wanted:
+                    return
+                trial = self.journal.begin()
+            yield trial
 
     def _count(self, result: Finished) -> None:
         run: FoldRun = result.job
@@ -287,7 +295,7 @@ class _Run:
         rows = self.journal.rows()
         self.on_progress(
             SweepProgress(
-                trials=sum(row.state != "unfinished" for row in rows),
+                trials=sum(row.state not in ("unfinished", "running") for row in rows),
                 of_trials=self.wanted,
                 trainings=active.score.count,
                 of_trainings=len(self.plan.parts),

@@ -20,8 +20,8 @@ class TrialRow:
 
     Attributes:
         number: counted from 0, which is the preset itself.
-        state: "complete", "pruned" (also when training diverged), "failed", or "unfinished" when
-            its process died, so that it is run again next time.
+        state: "complete", "pruned" (also when training diverged), "failed", "running" in another
+            process, or "unfinished" when its process died, so that it is run again next time.
         value: its score in 0..1; None unless complete.
         options: the options that were searched.
         splits: score per split.
@@ -73,7 +73,7 @@ def winner(rows: Sequence[TrialRow]) -> TrialRow | None:
         Section 3.4.3.
     """
     best = best_trial(rows)
-    if best is None or rows[0].state == "unfinished":
+    if best is None or rows[0].state in ("unfinished", "running"):
         return None
     if rows[0].state != "complete":
         return best

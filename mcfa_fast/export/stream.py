@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, get_args
 
 import numpy as np
+import torch.distributed as dist
 
 from mcfa_fast.classifiers import ZeroShotClassifier
 from mcfa_fast.data.checks import check_features
@@ -19,6 +20,7 @@ from mcfa_fast.data.npy import NpyFile
 from mcfa_fast.export.finite import probabilities
 from mcfa_fast.export.output import check_output
 from mcfa_fast.storage import write_atomically
+from mcfa_fast.training.ranks import World
 
 __all__ = ["OUTPUT_FORMATS", "OutputFormat", "classify_file"]
 
@@ -27,6 +29,9 @@ OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
 
 RECORD = np.dtype([("class", "<i8"), ("score", "<f4")])
 """An entry of a .npy output: class index and probability."""
+
+_SENT = np.dtype([("class", "<i8"), ("score", "<f8")])
+"""The same between ranks, in full precision."""
 
 _CHUNK_BYTES = 8 * 2**20
 _CHUNK_ROWS = 65536
@@ -51,6 +56,7 @@ def classify_file(
     top: int = 1,
     format: OutputFormat = "csv",
     progress: Callable[[int, int], None] | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> int:
     """Classify the rows of a .npy file, holding only a few MiB of it at a time.
 
@@ -65,7 +71,9 @@ def classify_file(
         output: the file to write.
         top: how many classes per row, best first; at most all are written.
         format: "csv" or "npy".
-        progress: called as ``progress(rows done, N)``, at first with 0.
+        progress: called as ``progress(rows done, N)``, at first with 0; on rank 0 alone.
+        group: processes that share the rows, each calling this with the same arguments; rank 0
+            writes what one process would write. None is this process alone.
 
     Returns:
         N.
@@ -96,9 +104,14 @@ def classify_file(
     if top < 1:
         raise ValueError(f"top: expected 1 or more, got {top}")
     check_output(output, features)
+    world = World(group)
     rows = _open(Path(features), classifier.n_features_in_)
     top = min(top, len(classifier.classes_))
-    best = _classify(classifier, rows, top, progress or (lambda done, total: None))
+    best = _classify(classifier, rows, top, progress or (lambda done, total: None), world)
+    if not world.first:
+        for _ in best:
+            pass
+        return len(rows)
 
     def write(file: BinaryIO) -> None:
         if format == "csv":
@@ -123,33 +136,57 @@ def _classify(
     rows: NpyFile,
     top: int,
     progress: Callable[[int, int], None],
+    world: World,
 ) -> Iterator[_Best]:
+    """All chunks in order, on rank 0. In each round every rank classifies one of them."""
     progress(0, len(rows))
-    for start, features in _chunks(rows):
-        try:
-            scores = probabilities(classifier, features, first_row=start)
-        except ValueError as error:
-            raise ValueError(f"{rows.path}: {error}") from error
-        if top == 1:
-            columns = scores.argmax(axis=1, keepdims=True)
-        else:
-            columns = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-        found = np.take_along_axis(scores, columns, axis=1)
-        yield _Best(start, classifier.classes_[columns], found)
-        progress(start + len(features), len(rows))
-
-
-def _chunks(rows: NpyFile) -> Iterator[tuple[int, np.ndarray]]:
-    """Consecutive rows, each part with the number of its first row."""
     size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES * len(rows) // rows.nbytes))
-    for start in range(0, len(rows), size):
-        with np.errstate(over="ignore"):  # found to be infinite
-            features = rows[start : start + size].astype(np.float32)
-        finite = np.isfinite(features).all(axis=1)
-        if not finite.all():
-            row = start + int(finite.argmin())
-            raise DatasetError(f"{rows.path}: NaN or infinity in row {row} (in float32)")
-        yield start, features
+    for first in range(0, len(rows), size * world.size):
+        start = first + size * world.rank
+        own = _best(classifier, rows, slice(start, start + size), top)
+        for chunk in own if world.group is None else _gathered(own, first, size, top, world):
+            yield chunk
+            progress(chunk.start + len(chunk.classes), len(rows))
+
+
+def _best(
+    classifier: ZeroShotClassifier, rows: NpyFile, part: slice, top: int
+) -> list[_Best]:
+    """The chunk of some of the rows; none behind the last row."""
+    if part.start >= len(rows):
+        return []
+    features = _read(rows, part)
+    try:
+        scores = probabilities(classifier, features, first_row=part.start)
+    except ValueError as error:
+        raise ValueError(f"{rows.path}: {error}") from error
+    if top == 1:
+        columns = scores.argmax(axis=1, keepdims=True)
+    else:
+        columns = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    found = np.take_along_axis(scores, columns, axis=1)
+    return [_Best(part.start, classifier.classes_[columns], found)]
+
+
+def _gathered(
+    own: list[_Best], first: int, size: int, top: int, world: World
+) -> Iterator[_Best]:
+    """The chunks of all ranks in their order, on rank 0."""
+    sent = b"".join(_records(chunk, _SENT).tobytes() for chunk in own)
+    for rank, content in enumerate(world.gather(sent)):
+        records = np.frombuffer(content, _SENT).reshape(-1, top)
+        if len(records):
+            yield _Best(first + rank * size, records["class"], records["score"])
+
+
+def _read(rows: NpyFile, part: slice) -> np.ndarray:
+    with np.errstate(over="ignore"):  # found to be infinite
+        features = rows[part].astype(np.float32)
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        row = part.start + int(finite.argmin())
+        raise DatasetError(f"{rows.path}: NaN or infinity in row {row} (in float32)")
+    return features
 
 
 def _write_csv(file: BinaryIO, names: Sequence[str], best: Iterator[_Best]) -> None:
@@ -182,6 +219,10 @@ def _write_npy(file: BinaryIO, shape: tuple[int, int], best: Iterator[_Best]) ->
     }
     np.lib.format.write_array_header_1_0(file, header)
     for chunk in best:
-        records = np.empty(chunk.classes.shape, RECORD)
-        records["class"], records["score"] = chunk.classes, chunk.scores
-        file.write(records.tobytes())
+        file.write(_records(chunk, RECORD).tobytes())
+
+
+def _records(chunk: _Best, dtype: np.dtype) -> np.ndarray:
+    records = np.empty(chunk.classes.shape, dtype)
+    records["class"], records["score"] = chunk.classes, chunk.scores
+    return records

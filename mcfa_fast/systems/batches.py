@@ -14,6 +14,7 @@ from mcfa_fast.data.inputs import TrainingData
 from mcfa_fast.systems.base import System, TrainableConfig
 from mcfa_fast.systems.scaling import Scaler
 from mcfa_fast.training.placement import place
+from mcfa_fast.training.ranks import ALONE, Share, World
 from mcfa_fast.training.sampler import make_sampler
 
 __all__ = ["BatchTraining", "StepInput", "TrainingBatch"]
@@ -36,6 +37,8 @@ class TrainingBatch:
 
     inputs: StepInput
     epoch: int
+    share: Share | None = None
+    """Which part of a batch it is that several ranks share; None is the whole batch."""
 
     def __len__(self) -> int:
         return len(self.inputs.labels)
@@ -89,12 +92,14 @@ class BatchTraining:
         labels = torch.from_numpy(data.labels)
         self._sampler = make_sampler(config.training, labels, self._sampler_generator, device)
 
-    def epoch(self, number: int) -> Iterator[TrainingBatch]:
+    def epoch(self, number: int, world: World = ALONE) -> Iterator[TrainingBatch]:
         """The batches of an epoch."""
         self.module.train()
-        for batch, features in self._features.batches(self._sampler):
+        for batch, features in self._features.batches(self._sampler, world):
             semantics = self._semantics.index_select(0, batch.classes)
-            yield TrainingBatch(StepInput(features, semantics, batch.labels), number)
+            own = batch.labels[world.rows(len(batch.labels))]
+            inputs = StepInput(features, semantics, own)
+            yield TrainingBatch(inputs, number, world.share(batch.labels))
 
     def eval(self) -> None:
         """Evaluation mode."""

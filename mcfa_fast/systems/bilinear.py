@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import torch
 from pydantic import Field
@@ -11,6 +11,7 @@ from torch import Tensor
 from mcfa_fast.systems.base import TrainableConfig
 from mcfa_fast.systems.compatibility import Compatibility, CompatibilitySystem, SeenImages
 from mcfa_fast.training.config import TrainingConfig
+from mcfa_fast.training.ranks import Share, mean_over_batch
 
 __all__ = ["Bilinear", "BilinearConfig", "BilinearSystem", "Criterion"]
 
@@ -63,8 +64,9 @@ class Bilinear(Compatibility):
             return mapped @ classes.T
         return (mapped.unflatten(1, (self.count, -1)) @ classes.T).amax(dim=1)
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        return self.criterion(self(features, self.seen).float(), labels).mean()
+    def loss(self, features: Tensor, labels: Tensor, share: Optional[Share] = None) -> Tensor:
+        losses = self.criterion(self(features, self.seen).float(), labels)
+        return mean_over_batch(losses, share)
 
 
 class BilinearSystem(CompatibilitySystem):

@@ -14,6 +14,7 @@ from mcfa_fast.systems.vae.step import Objective, TermWeights
 from mcfa_fast.systems.vae.system import VAESystem
 from mcfa_fast.systems.vae.terms import vae_terms
 from mcfa_fast.training.config import TrainingConfig
+from mcfa_fast.training.ranks import Share
 
 __all__ = ["CADAVAE", "CADAVAEConfig", "CADAVAELosses", "paper", "reference"]
 
@@ -128,8 +129,10 @@ class CADAVAE(VAESystem):
     def objective(self) -> Objective:
         count_instances = self.config.class_weighting == "instances"
 
-        def losses(output: VAEOutput, weights: TermWeights) -> CADAVAELosses:
-            terms = vae_terms(output, count_instances=count_instances)
+        def losses(
+            output: VAEOutput, weights: TermWeights, share: Share | None
+        ) -> CADAVAELosses:
+            terms = vae_terms(output, count_instances=count_instances, share=share)
             total = weights.reconstruction * terms.reconstruction
             for weight, term in zip(weights[1:4], terms[1:], strict=True):
                 total = total + weight * term

@@ -1,7 +1,7 @@
 """CMT: a two-layer network that regresses descriptors from features."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from mcfa_fast.systems.base import TrainableConfig
 from mcfa_fast.systems.compatibility import Compatibility, CompatibilitySystem, SeenImages
 from mcfa_fast.training.config import TrainingConfig
+from mcfa_fast.training.ranks import Share, mean_over_batch
 
 __all__ = ["CMT", "CMTConfig"]
 
@@ -52,8 +53,9 @@ class _Network(Compatibility):
         squares = regressed.square().sum(dim=1, keepdim=True) + classes.square().sum(dim=1)
         return 2 * regressed @ classes.T - squares
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        return (self.regress(features) - self.seen[labels]).square().sum(dim=1).mean()
+    def loss(self, features: Tensor, labels: Tensor, share: Optional[Share] = None) -> Tensor:
+        distances = (self.regress(features) - self.seen[labels]).square().sum(dim=1)
+        return mean_over_batch(distances, share)
 
 
 class CMT(CompatibilitySystem):

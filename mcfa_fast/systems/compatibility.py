@@ -17,6 +17,7 @@ from mcfa_fast.data.inputs import TrainingData
 from mcfa_fast.systems.base import TrainableConfig
 from mcfa_fast.systems.prepared import PreparedSystem
 from mcfa_fast.training.placement import place
+from mcfa_fast.training.ranks import ALONE, Share, World
 from mcfa_fast.training.sampler import make_sampler
 from mcfa_fast.training.update import Update
 
@@ -58,8 +59,14 @@ class Compatibility(nn.Module):
         """Scores [N, K] of prepared features [N, F]; it can be scripted."""
         raise NotImplementedError
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss, a scalar, of prepared features [B, F] with labels [B] in 0..S-1."""
+    def loss(self, features: Tensor, labels: Tensor, share: Share | None = None) -> Tensor:
+        """Mean loss, a scalar, of a batch; with a share, this rank's part of it.
+
+        Args:
+            features: prepared features [B, F].
+            labels: [B] in 0..S-1.
+            share: which part of the batch these are; None is the whole batch.
+        """
         raise NotImplementedError
 
 
@@ -163,6 +170,7 @@ class _ForClasses(nn.Module):
 class _Batch:
     features: Tensor
     labels: Tensor
+    share: Share | None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -201,21 +209,22 @@ class CompatibilityTraining:
         self._sampler = make_sampler(options, labels, self._generator, device)
         self._mixed = options.precision == "bf16"
 
-    def epoch(self, number: int) -> Iterator[_Batch]:
+    def epoch(self, number: int, world: World = ALONE) -> Iterator[_Batch]:
         """The batches of an epoch."""
         self._compatibility.train()
-        for batch, features in self._features.batches(self._sampler):
-            yield _Batch(features, batch.classes[batch.labels])
+        for batch, features in self._features.batches(self._sampler, world):
+            labels = batch.classes[batch.labels]
+            yield _Batch(features, labels[world.rows(len(labels))], world.share(labels))
 
     def step(self, batch: _Batch, update: Update) -> Tensor:
         """One step of the optimizer."""
         device = batch.features.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self._mixed):
-            loss = self._compatibility.loss(batch.features, batch.labels)
+            loss = self._compatibility.loss(batch.features, batch.labels, batch.share)
         self._optimizer.zero_grad()
         loss.backward()
         update.apply(self._optimizer)
-        return loss.detach()[None] * len(batch)
+        return loss.detach()[None] * (batch.share.total if batch.share else len(batch))
 
     def eval(self) -> None:
         """Evaluation mode."""

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mcfa_fast import ops
+from mcfa_fast import distributed, ops
 from mcfa_fast.data.inputs import TrainingData
 from mcfa_fast.systems.base import System, TrainableConfig
 from mcfa_fast.systems.batches import BatchTraining, StepInput, TrainingBatch
@@ -20,6 +20,7 @@ from mcfa_fast.systems.scaling import UnitScaler
 from mcfa_fast.systems.vae.networks import xavier_linear
 from mcfa_fast.training.config import TrainingConfig
 from mcfa_fast.training.optimizer import FusedAdam
+from mcfa_fast.training.ranks import Share, draw_rows
 from mcfa_fast.training.update import Update
 
 __all__ = ["DualEncoder", "DualEncoderConfig", "recommended"]
@@ -187,40 +188,41 @@ class DualEncoderTraining(BatchTraining):
         mixed = self._config.training.precision == "bf16"
         device = batch.inputs.features.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=mixed):
-            losses = self._losses(batch.inputs)
+            losses = self._losses(batch.inputs, batch.share)
         self._optimizer.zero_grad()
         losses[0].backward()
         update.apply(self._optimizer)
         return torch.stack(losses).detach()
 
-    def _losses(self, batch: StepInput) -> tuple[Tensor, Tensor, Tensor]:
+    def _losses(
+        self, batch: StepInput, share: Share | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         config = self._config
-        visual = self._maps.visual(self._drop(batch.features))
+        visual = self._maps.visual(self._drop(batch.features, share))
         semantic = self._maps.semantic(batch.semantics)
         # As much noise as MCFA would sample latents with, see _Maps.
-        for latents in (visual, semantic):
-            torch.randn(latents.shape, generator=self.noise, device=latents.device)
-        _, vtos, stov = ops.contrastive(
-            visual,
-            semantic,
-            batch.labels,
-            config.temperature,
-            vtov=False,
-            vtos=True,
-            stov=True,
-            positives="out",
-            reduction="sum",
-            normalize=True,
-            ignore_index=-100,
-        )
+        for rows in (len(visual) if share is None else share.total, len(semantic)):
+            torch.randn(rows, semantic.shape[1], generator=self.noise, device=visual.device)
+        wanted = (False, True, True)  # VtoV, VtoS, StoV
+        options = ("out", "sum", True, -100)  # positives, reduction, normalize, ignore_index
+        compared = (visual, semantic, batch.labels, config.temperature, *wanted, *options)
+        if share is None:
+            _, vtos, stov = ops.contrastive(*compared)
+        else:
+            _, *contrasts = distributed.contrastive(*compared, share.group)
+            vtos, stov = map(share.once, contrasts)
         return config.vtos_weight * vtos + config.stov_weight * stov, vtos, stov
 
-    def _drop(self, features: Tensor) -> Tensor:
-        share = self._config.visual_dropout
-        if share == 0:
+    def _drop(self, features: Tensor, share: Share | None) -> Tensor:
+        kept = 1 - self._config.visual_dropout
+        if kept == 1:
             return features
-        kept = torch.empty_like(features).bernoulli_(1 - share, generator=self.noise)
-        return features * kept.div_(1 - share)
+
+        def draw(rows: int) -> Tensor:
+            mask = features.new_empty(rows, features.shape[1])
+            return mask.bernoulli_(kept, generator=self.noise)
+
+        return features * draw_rows(draw, len(features), share).div_(kept)
 
 
 def recommended(task: Task) -> Preset:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from mcfa_fast.data.inputs import TrainingData
 from mcfa_fast.storage.identity import fingerprint
 from mcfa_fast.systems.base import System, SystemConfig, TrainableConfig
 from mcfa_fast.training.loop import History, train
+from mcfa_fast.training.ranks import World
 from mcfa_fast.training.run_folder import RunFolder
 from mcfa_fast.training.trainable import Trainable
 
@@ -26,6 +28,7 @@ def fit(
     progress: bool = False,
     resident: bool | None = None,
     on_epoch_end: Any = None,
+    group: dist.ProcessGroup | None = None,
 ) -> History:
     """Fit a new system to the images of the seen classes.
 
@@ -37,6 +40,8 @@ def fit(
         progress: Show a progress bar.
         resident: See :func:`~mcfa_fast.training.placement.place`.
         on_epoch_end: See :func:`~mcfa_fast.training.loop.train`.
+        group: Processes that train together, all of which call this; rank 0 alone writes. A closed
+            form is solved on each.
 
     Returns:
         The history of the training; empty for a closed form.
@@ -50,7 +55,7 @@ def fit(
     trainable = system.trainable(data, resident=resident)
     prepared = system.prepare(data) if trainable is None else None
     # Before anything is fitted: the folder may be that of another run.
-    run = None if run_dir is None else RunFolder(run_dir, _identity(system, data))
+    run = _run_folder(run_dir, system, data, World(group))
     if trainable is None:
         system.solve(prepared)
         return []
@@ -61,6 +66,7 @@ def fit(
         on_epoch_end=on_epoch_end,
         progress=progress,
         device=system.device,
+        group=group,
     )
 
 
@@ -70,6 +76,7 @@ def fit_path(
     data: TrainingData,
     *,
     device: torch.device | str = "cpu",
+    group: dist.ProcessGroup | None = None,
 ) -> Iterator[System | None]:
     """Fit with one configuration after the other, to the same images.
 
@@ -81,6 +88,7 @@ def fit_path(
         configs: Of the system; more epochs of the same follow fewer.
         data: The images.
         device: Where to compute.
+        group: See :func:`fit`.
 
     Yields:
         The system after each; it changes with the next. None where the training diverged.
@@ -88,7 +96,7 @@ def fit_path(
     current: _Path | None = None
     for config in configs:
         if current is None or not current.goes_on_to(config):
-            current = _Path(system, config, data, device, current)
+            current = _Path(system, config, data, device, group, current)
         yield current.fitted(config)
 
 
@@ -101,8 +109,10 @@ class _Path:
         config: SystemConfig,
         data: TrainingData,
         device: torch.device | str,
+        group: dist.ProcessGroup | None,
         before: _Path | None,
     ) -> None:
+        self._group = group
         widths = data.features.width, data.semantics.shape[1]
         self.system = system(config, *widths, device=device)
         self._trainable: Trainable | None = self.system.trainable(data)
@@ -128,11 +138,29 @@ class _Path:
         if not self._diverged:
             try:
                 self._history = train(
-                    self._trainable, epochs=_epochs(config), history=self._history
+                    self._trainable,
+                    epochs=_epochs(config),
+                    history=self._history,
+                    group=self._group,
                 )
             except FloatingPointError:
                 self._diverged = True
         return None if self._diverged else self.system
+
+
+def _run_folder(
+    run_dir: Path | None, system: System, data: TrainingData, world: World
+) -> RunFolder | None:
+    """The folder, on rank 0, whose error is that of all ranks."""
+    folder: RunFolder | None = None
+
+    def claim() -> bytes:
+        nonlocal folder
+        folder = None if run_dir is None else RunFolder(run_dir, _identity(system, data))
+        return b""
+
+    world.from_first(claim)
+    return folder
 
 
 def _epochs(config: SystemConfig) -> int:

@@ -1,7 +1,7 @@
 """SSE: descriptors and images embedded as histograms of seen classes."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from mcfa_fast.systems.compatibility import (
     margin_violations,
 )
 from mcfa_fast.training.config import TrainingConfig
+from mcfa_fast.training.ranks import Share, mean_over_batch
 
 __all__ = ["SSE", "SSEConfig", "seen_class_histograms"]
 
@@ -107,17 +108,23 @@ class _Similarity(Compatibility):
         proportions = [torch.relu(features - each) @ self.w for each in self.thresholds.unbind()]
         return torch.stack(proportions, dim=1) @ classes.T
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, features: Tensor, labels: Tensor, share: Optional[Share] = None) -> Tensor:
         proportions = torch.relu(features[:, None] - self.thresholds) @ self.w
         scores = (proportions @ self.histograms.T).float()
         members = nn.functional.one_hot(labels, len(self.seen)).to(scores.dtype)
-        counts = members.sum(dim=0)
+        counts, sums = members.sum(dim=0), members.T @ scores
+        if share is not None:
+            counts, sums = share.labels.bincount(minlength=len(counts)), share.sum(sums)
         present = counts.nonzero()[:, 0]
-        means = (members.T @ scores)[present] / counts[present, None]
-        classification = margin_violations(scores, labels, self.margins[labels])
-        alignment = margin_violations(means, present, self.margins[present])
-        hinges = classification.sum(dim=1).mean() + alignment.sum(dim=1).mean()
-        return hinges + 0.5 * self.penalty * self.w.square().sum()
+        means = sums[present] / counts[present, None]
+        violations = margin_violations(scores, labels, self.margins[labels]).sum(dim=1)
+        classification = mean_over_batch(violations, share)
+        alignment = margin_violations(means, present, self.margins[present]).sum(dim=1).mean()
+        penalty = 0.5 * self.penalty * self.w.square().sum()
+        if share is None:
+            return classification + alignment + penalty
+        # The means are those of the whole batch on every rank; the penalty knows no rows.
+        return classification + share.once(alignment) + (penalty if share.world.first else 0)
 
 
 class SSE(CompatibilitySystem):

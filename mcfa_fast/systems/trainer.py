@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mcfa_fast.data.features import FeatureRows
@@ -44,6 +45,8 @@ class Trainer:
         on_epoch_end: Called as ``on_epoch_end(epoch, system)`` after each epoch, counted from 1;
             the numbers it returns by name are recorded with the epoch. It must not change the
             system.
+        group: Processes that train together, each with the same arguments; None is this one alone.
+            The weights are those that one process would get, up to rounding.
 
     Raises:
         TypeError: If ``labels`` are not integers, or features or descriptors are not numbers.
@@ -76,6 +79,7 @@ class Trainer:
         progress: bool = False,
         resident: bool | None = None,
         on_epoch_end: Callable[[int, System], Mapping[str, float] | None] | None = None,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
         rows = FeatureRows.of(features)
         table = as_semantics(semantics)
@@ -91,6 +95,7 @@ class Trainer:
             "run_dir": None if run_dir is None else Path(run_dir),
             "progress": progress,
             "resident": resident,
+            "group": group,
         }
         self._hook = on_epoch_end
         self.history = []

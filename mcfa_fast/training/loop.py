@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from mcfa_fast.training.progress import epoch_progress
+from mcfa_fast.training.ranks import World
 from mcfa_fast.training.run_folder import RunFolder
 from mcfa_fast.training.trainable import Trainable
 from mcfa_fast.training.update import Update
@@ -31,21 +34,27 @@ def train(
     on_epoch_end: EpochHook | None = None,
     progress: bool = False,
     device: torch.device | str = "cpu",
+    group: dist.ProcessGroup | None = None,
 ) -> History:
     """Trains until so many epochs are done.
 
     With a run folder, the state after every epoch is saved there, and a training that was killed
     at any moment goes on after its last finished epoch and ends with the same weights.
 
+    With a group, the processes of it train the same weights together, each on its share of every
+    batch. Results are those of one process up to rounding, and bitwise the same for the same number
+    of processes. All of them resume from what rank 0 has saved, however many they are.
+
     Args:
         trainable: What is trained.
         epochs: Passes over its batches.
-        run: Where the state is kept; None writes nothing.
+        run: Where the state is kept; None writes nothing. Only rank 0 uses it.
         history: What an earlier call returned, to go on from where it ended.
         on_epoch_end: Called with the number of each epoch, counted from 1, after it; the numbers
             it returns by name are recorded with the epoch. It must not change the weights.
-        progress: Show a progress bar.
+        progress: Show a progress bar, on rank 0.
         device: Where a state that was saved is read to.
+        group: Processes that train together, all of which call this; None is this one alone.
 
     Returns:
         The history, epochs before a resume included.
@@ -54,6 +63,7 @@ def train(
         ValueError: If ``run`` belongs to a run with other options or data; it names them.
         CheckpointError: If a file of it is damaged.
         FloatingPointError: If a loss is no longer finite after an epoch.
+        RankError: If another process of the group ends or does not answer.
 
     Example:
         >>> import torch
@@ -62,7 +72,7 @@ def train(
         ...     def __init__(self):
         ...         self.weight = torch.ones(1, requires_grad=True)
         ...         self.optimizer = torch.optim.SGD([self.weight], lr=0.25)
-        ...     def epoch(self, number):
+        ...     def epoch(self, number, world):
         ...         return [torch.zeros(1)]
         ...     def step(self, batch, update):
         ...         loss = (self.weight - batch).square().sum()
@@ -75,16 +85,17 @@ def train(
         >>> [row["total"] for row in train(Descent(), epochs=3)]
         [1.0, 0.25, 0.0625]
     """
-    history = list(history)
+    history, update = list(history), Update(group)
+    world = update.world
+    run = run if world.first else None
     try:
-        if run is not None:
-            state = run.start(torch.device(device))
-            if state is not None:
-                trainable.load_state_dict(state["trainable"])
-                history = list(state["history"])
-        with epoch_progress(epochs, len(history), show=progress) as advance:
+        state = _saved(run, torch.device(device), world)
+        if state is not None:
+            trainable.load_state_dict(state["trainable"])
+            history = list(state["history"])
+        with epoch_progress(epochs, len(history), show=progress and world.first) as advance:
             for epoch in range(len(history) + 1, epochs + 1):
-                history.append(_run_epoch(trainable, epoch, on_epoch_end))
+                history.append(_run_epoch(trainable, epoch, update, on_epoch_end))
                 if run is not None:
                     run.finish_epoch({"trainable": trainable.state_dict(), "history": history})
                 advance(history[-1]["total"])
@@ -95,19 +106,41 @@ def train(
     return history
 
 
-def _run_epoch(trainable: Trainable, epoch: int, hook: EpochHook | None) -> dict[str, float]:
-    started, update = time.perf_counter(), Update()
+def _saved(run: RunFolder | None, device: torch.device, world: World) -> dict[str, Any] | None:
+    """The state that rank 0 resumes from, on every rank; its file is read there alone."""
+    state: dict[str, Any] | None = None
+
+    def read() -> bytes:
+        nonlocal state
+        state = None if run is None else run.start(device)
+        content = io.BytesIO()
+        if state is not None and world.size > 1:
+            torch.save(state, content)
+        return content.getvalue()
+
+    content = world.from_first(read)
+    if world.first or not content:
+        return state
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+
+
+def _run_epoch(
+    trainable: Trainable, epoch: int, update: Update, hook: EpochHook | None
+) -> dict[str, float]:
+    started, world = time.perf_counter(), update.world
     sums, rows = None, 0
-    for batch in trainable.epoch(epoch):
-        losses = trainable.step(batch, update)
-        if sums is None:
-            sums = torch.zeros(len(losses), dtype=torch.float64, device=losses.device)
-        sums += losses
-        rows += len(batch)
+    with world.meeting():
+        for batch in trainable.epoch(epoch, world):
+            losses = trainable.step(batch, update)
+            if sums is None:
+                sums = torch.zeros(len(losses) + 1, dtype=torch.float64, device=losses.device)
+            sums[:-1] += losses
+            rows += len(batch)
     if sums is None:
         raise ValueError(f"epoch {epoch}: expected one batch or more, got none")
-    # The epoch's only wait for the device.
-    means = dict(zip(trainable.losses, (sums / rows).tolist(), strict=True))
+    sums[-1] = rows
+    *totals, total = world.sum(sums).tolist()  # the epoch's only wait for the device
+    means = {name: value / total for name, value in zip(trainable.losses, totals, strict=True)}
     diverged = [name for name, value in means.items() if not math.isfinite(value)]
     if diverged:
         raise FloatingPointError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mcfa_fast.data.features import FeatureRows
+from mcfa_fast.training.ranks import ALONE, World
 from mcfa_fast.training.sampler import Batch
 
 __all__ = ["PlacedFeatures", "ResidentFeatures", "StreamedFeatures", "as_device", "place"]
@@ -45,8 +46,11 @@ def as_device(device: torch.device | str) -> torch.device:
 class PlacedFeatures(Protocol):
     """Training rows that batches are taken from."""
 
-    def batches(self, sampler: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
-        """Each batch of the sampler with its scaled features [N, F] on the device."""
+    def batches(
+        self, sampler: Iterable[Batch], world: World = ALONE
+    ) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch of the sampler with the scaled features [n, F], on the device, of the rows of
+        it that are this rank's."""
 
 
 class ResidentFeatures:
@@ -61,10 +65,13 @@ class ResidentFeatures:
     def __init__(self, features: FeatureRows, scaling: Scaling, device: torch.device) -> None:
         self._scaled = features.map(lambda chunk: scaling(chunk).to(device))
 
-    def batches(self, sampler: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+    def batches(
+        self, sampler: Iterable[Batch], world: World = ALONE
+    ) -> Iterator[tuple[Batch, Tensor]]:
         """See :class:`PlacedFeatures`."""
         for batch in sampler:
-            yield batch, self._scaled.index_select(0, batch.rows)
+            own = batch.rows[world.rows(len(batch.rows))]
+            yield batch, self._scaled.index_select(0, own)
 
 
 class StreamedFeatures:
@@ -81,9 +88,15 @@ class StreamedFeatures:
         self._scaling = scaling
         self._device = device
 
-    def batches(self, sampler: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+    def batches(
+        self, sampler: Iterable[Batch], world: World = ALONE
+    ) -> Iterator[tuple[Batch, Tensor]]:
         """See :class:`PlacedFeatures`."""
-        for batch, features in _ahead(sampler, lambda batch: self._read(batch.rows)):
+
+        def read(batch: Batch) -> Tensor:
+            return self._read(batch.rows[world.rows(len(batch.rows))])
+
+        for batch, features in _ahead(sampler, read):
             yield batch, self._scaling(features.to(self._device, non_blocking=True))
 
     def _read(self, rows: Tensor) -> Tensor:
@@ -116,6 +129,7 @@ def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # ranks on this machine, as torchrun says
     return min(free, _memory_limit(free))
 
 

@@ -7,10 +7,12 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from mcfa_fast import functional
+from mcfa_fast.ops import ContrastiveLossValues
 from mcfa_fast.systems.mcfa.config import MCFAConfig
 from mcfa_fast.systems.vae.model import VAEOutput
 from mcfa_fast.systems.vae.step import TermWeights
 from mcfa_fast.systems.vae.terms import vae_terms
+from mcfa_fast.training.ranks import Share
 
 __all__ = ["MCFALoss", "MCFALosses", "weights_of"]
 
@@ -76,12 +78,19 @@ class MCFALoss(nn.Module):
         self.contrast_means = config.contrast == "means"
         self.count_instances = config.class_weighting == "instances"
 
-    def forward(self, output: VAEOutput, weights: TermWeights | None = None) -> MCFALosses:
+    def forward(
+        self,
+        output: VAEOutput,
+        weights: TermWeights | None = None,
+        share: Share | None = None,
+    ) -> MCFALosses:
         """The loss of one batch.
 
         Args:
             output: What the model returned for the batch.
             weights: Used instead of the configuration's.
+            share: Which part of a batch the instances are, so that the losses are this rank's part
+                of the batch's; None is all of it.
 
         Raises:
             ValueError: If a label is not in 0..C-1 (as :mod:`mcfa_fast.functional` checks it).
@@ -95,8 +104,12 @@ class MCFALoss(nn.Module):
             output.labels,
             temperature=self.temperature,
             positives=self.positives,
+            group=None if share is None else share.group,
         )
-        terms = (*vae_terms(output, count_instances=self.count_instances), *contrasts)
+        if share is not None:
+            contrasts = ContrastiveLossValues(*map(share.once, contrasts))
+        own = vae_terms(output, count_instances=self.count_instances, share=share)
+        terms = (*own, *contrasts)
         weights = self.weights if weights is None else weights
         total = weights[0] * terms[0]
         for weight, term in zip(weights[1:], terms[1:], strict=True):

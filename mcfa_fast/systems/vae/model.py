@@ -11,6 +11,7 @@ from mcfa_fast.chunked import in_chunks
 from mcfa_fast.systems.scaling import make_scaler
 from mcfa_fast.systems.vae.config import VAEConfig
 from mcfa_fast.systems.vae.networks import VAE
+from mcfa_fast.training.ranks import Share, draw_rows
 
 __all__ = ["AlignedVAEs", "VAEOutput"]
 
@@ -112,7 +113,11 @@ class AlignedVAEs(nn.Module):
         return self.semantic.encode(self.semantic_scaler(semantics))
 
     def sample(
-        self, mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None
+        self,
+        mean: Tensor,
+        logvar: Tensor,
+        generator: torch.Generator | None = None,
+        share: Share | None = None,
     ) -> Tensor:
         r"""Latents :math:`\mu + \sigma \varepsilon` drawn from the given Gaussians.
 
@@ -125,12 +130,19 @@ class AlignedVAEs(nn.Module):
             logvar: [N, D].
             generator: Source of the noise, on the device of ``mean``; None draws from PyTorch's
                 global generator.
+            share: Which part of a batch the rows are; None is all of it.
 
         Returns:
             [N, D].
         """
-        shape = (mean.shape[0], 1) if self.noise_per_row else mean.shape
-        noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        width = 1 if self.noise_per_row else mean.shape[1]
+
+        def draw(rows: int) -> Tensor:
+            return torch.randn(
+                rows, width, generator=generator, dtype=mean.dtype, device=mean.device
+            )
+
+        noise = draw_rows(draw, len(mean), share)
         return functional.reparameterize(mean, logvar, noise, power=self.scale_power)
 
     def forward(
@@ -139,6 +151,7 @@ class AlignedVAEs(nn.Module):
         semantics: Tensor,
         labels: Tensor,
         generator: torch.Generator | None = None,
+        share: Share | None = None,
     ) -> VAEOutput:
         """Encodes, samples and decodes one batch in both modalities.
 
@@ -150,6 +163,7 @@ class AlignedVAEs(nn.Module):
                 ``model.semantic_scaler(raw)``.
             labels: [N] int64, the row of ``semantics`` of each instance, in 0..C-1.
             generator: Source of the sampling noise, on the device of ``features``.
+            share: Which part of a batch the instances are; None is all of it.
 
         Returns:
             The batch and all that an objective needs of it.
@@ -167,7 +181,7 @@ class AlignedVAEs(nn.Module):
             )
         visual_mean, visual_logvar = self._by_rows(self.visual.encode, features)
         semantic_mean, semantic_logvar = self._by_rows(self.semantic.encode, semantics)
-        visual_latents = self.sample(visual_mean, visual_logvar, generator)
+        visual_latents = self.sample(visual_mean, visual_logvar, generator, share)
         semantic_latents = self.sample(semantic_mean, semantic_logvar, generator)
         visual_reconstruction = visual_from_semantic = None
         semantic_reconstruction = semantic_from_visual = None

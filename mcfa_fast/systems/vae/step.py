@@ -12,6 +12,7 @@ from mcfa_fast._extension import load
 from mcfa_fast.systems.batches import StepInput
 from mcfa_fast.systems.vae.model import AlignedVAEs, VAEOutput
 from mcfa_fast.training.optimizer import FusedAdam
+from mcfa_fast.training.ranks import Share
 from mcfa_fast.training.update import Update
 
 __all__ = ["CapturedStep", "Contrasts", "EagerStep", "NativeStep", "Step", "TermWeights"]
@@ -36,8 +37,8 @@ class Contrasts(NamedTuple):
     positives: str = "out"
 
 
-Objective = Callable[[VAEOutput, TermWeights], tuple[Tensor, ...]]
-"""The losses of a batch, the weighted total first."""
+Objective = Callable[[VAEOutput, TermWeights, "Share | None"], tuple[Tensor, ...]]
+"""The losses of a batch, or of a rank's share of it, the weighted total first."""
 
 
 class Step(Protocol):
@@ -48,7 +49,7 @@ class Step(Protocol):
 
 
 class EagerStep:
-    """PyTorch's autograd, on any device.
+    """PyTorch's autograd, on any device; the one step that can be shared by ranks.
 
     Args:
         model: The model in training mode.
@@ -70,16 +71,26 @@ class EagerStep:
         self._generator = generator
         self._mixed = model.config.training.precision == "bf16"
 
-    def __call__(self, batch: StepInput, weights: TermWeights, update: Update) -> Tensor:
-        losses = self.gradients(batch, weights)
+    def __call__(
+        self,
+        batch: StepInput,
+        weights: TermWeights,
+        update: Update,
+        share: Share | None = None,
+    ) -> Tensor:
+        losses = self.gradients(batch, weights, share)
         update.apply(self._optimizer)
         return losses
 
-    def gradients(self, batch: StepInput, weights: TermWeights) -> Tensor:
-        """Sets the parameters' gradients; returns the losses."""
+    def gradients(
+        self, batch: StepInput, weights: TermWeights, share: Share | None = None
+    ) -> Tensor:
+        """Sets the parameters' gradients, those of a share where one is given; returns the
+        losses."""
         device = batch.features.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self._mixed):
-            losses = self._objective(self._model(*batch, self._generator), weights)
+            output = self._model(*batch, self._generator, share)
+            losses = self._objective(output, weights, share)
         self._optimizer.zero_grad()
         losses[0].backward()
         return torch.stack(losses).detach()

@@ -162,23 +162,26 @@ class VAETraining(BatchTraining):
         self._system = system
         self._optimizer = FusedAdam(model.parameters(), self.learning_rate)
         self.optimizers = (self._optimizer,)
+        self._eager = EagerStep(model, system.objective(), self._optimizer, self.noise)
         self._step = self._make_step()
 
     def step(self, batch: TrainingBatch, update: Update) -> Tensor:
-        return self._step(batch.inputs, self._system.weights(batch.epoch), update)
+        weights = self._system.weights(batch.epoch)
+        if batch.share is not None:
+            return self._eager(batch.inputs, weights, update, batch.share)
+        return self._step(batch.inputs, weights, update)
 
     def _make_step(self) -> Step:
-        """The fastest step for the device and the options."""
+        """The fastest step for the device and the options, of one process."""
         system, device = self._system, self._system.device.type
         contrasts = system.contrasts() if device == "cpu" else None
         if contrasts is not None and _is_plain(system.config):
             return NativeStep(
                 system.model, contrasts, self._optimizer, self.noise, len(self.losses)
             )
-        eager = EagerStep(system.model, system.objective(), self._optimizer, self.noise)
         if device == "cuda" and system.config.training.chunk_size is None:
-            return CapturedStep(eager, self._optimizer, self.noise)
-        return eager
+            return CapturedStep(self._eager, self._optimizer, self.noise)
+        return self._eager
 
 
 def _is_plain(config: VAEConfig) -> bool:

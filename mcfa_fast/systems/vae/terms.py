@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mcfa_fast import functional
 from mcfa_fast.systems.vae.model import VAEOutput
+from mcfa_fast.training.ranks import Share
 
 __all__ = ["VAETerms", "vae_terms"]
 
@@ -22,7 +23,9 @@ class VAETerms(NamedTuple):
     alignment: Tensor
 
 
-def vae_terms(output: VAEOutput, *, count_instances: bool) -> VAETerms:
+def vae_terms(
+    output: VAEOutput, *, count_instances: bool, share: Share | None = None
+) -> VAETerms:
     """Own and cross-modal reconstruction, KL divergence and Wasserstein alignment of a batch.
 
     Reconstructions are compared by the sum of absolute differences; they are 0 where the model did
@@ -33,6 +36,8 @@ def vae_terms(output: VAEOutput, *, count_instances: bool) -> VAETerms:
     Args:
         output: What the model returned for the batch.
         count_instances: Which of the two weights.
+        share: Which part of a batch the instances are, so that the terms are this rank's part of
+            the batch's; None is all of it.
 
     Source:
         Liu et al., Eqs. 1-3; Schönfeld et al., "Generalized Zero- and Few-Shot Learning via Aligned
@@ -46,7 +51,7 @@ def vae_terms(output: VAEOutput, *, count_instances: bool) -> VAETerms:
         output.semantic_logvar,
         labels,
     )
-    class_weights = _class_weights(labels, output.semantics, count_instances)
+    class_weights = _class_weights(labels, output.semantics, count_instances, share)
     class_kl = functional.kl_divergence(
         output.semantic_mean, output.semantic_logvar, reduction="none"
     )
@@ -79,10 +84,20 @@ def _reconstructions(
     return reconstruction, kl, cross
 
 
-def _class_weights(labels: Tensor, semantics: Tensor, count_instances: bool) -> Tensor:
+def _class_weights(
+    labels: Tensor, semantics: Tensor, count_instances: bool, share: Share | None
+) -> Tensor:
+    counts = _counts(labels, len(semantics))
+    if count_instances:
+        return counts.to(semantics.dtype)
+    if share is None:
+        return counts.clamp(max=1).to(semantics.dtype)
+    # A class counts once: on each rank by the part of its instances that is there.
+    of_batch = _counts(share.labels, len(semantics)).clamp(min=1)
+    return counts.to(semantics.dtype) / of_batch
+
+
+def _counts(labels: Tensor, classes: int) -> Tensor:
     # Counted in integers, so that the order of the additions cannot matter.
-    counts = torch.zeros(semantics.shape[0], dtype=torch.int64, device=labels.device)
-    counts.scatter_add_(0, labels, torch.ones_like(labels))
-    if not count_instances:
-        counts = counts.clamp(max=1)
-    return counts.to(semantics.dtype)
+    counts = torch.zeros(classes, dtype=torch.int64, device=labels.device)
+    return counts.scatter_add_(0, labels, torch.ones_like(labels))
