@@ -24,7 +24,7 @@ from mcfa_fast.data.features import FeatureRows
 from mcfa_fast.linear import linear
 from mcfa_fast.search.neighbours import nearest_others
 
-__all__ = ["log_posteriors", "transduce"]
+__all__ = ["ImageSet", "log_posteriors", "transduce"]
 
 _VALUES = 2**22  # floats of a chunk
 _BALANCING_STEPS = 20
@@ -124,21 +124,82 @@ def log_posteriors(
     config = TransductionConfig() if config is None else config
     initial = as_scores(scores)
     count, columns = initial.shape
-    sizes = as_class_sizes(class_sizes, columns)
     labels = as_groups(classes, columns, "classes")
     if not count:
         return initial.numpy()
-    rows = FeatureRows.of(features)
-    if len(rows) != count:
-        raise ValueError(f"features: expected {count} rows, one per row of scores, got {len(rows)}")
-    _balance(_scaled(initial, config.temperature), sizes, as_groups(groups, columns), config)
-    fixed = np.empty(0, np.int64)
-    if labelled is not None:
-        labelled = labelled.checked(rows.width)
-        fixed = np.flatnonzero(np.isin(labelled.labels, labels))
-    prepared = _prepare(rows, labelled, fixed, config)
-    known = torch.from_numpy(_columns(labels, labelled, fixed))
-    return _refine(initial, prepared, known, config, progress).numpy()
+    images = ImageSet(features, labelled, labels)
+    if images.count != count:
+        raise ValueError(
+            f"features: expected {count} rows, one per row of scores, got {images.count}"
+        )
+    sizes, groups = as_class_sizes(class_sizes, columns), as_groups(groups, columns)
+    return images.log_posteriors(initial, sizes, groups, config, progress).numpy()
+
+
+class ImageSet:
+    """A set of images, with what does not depend on their scores, such as their neighbours.
+
+    Args:
+        features: [N, F].
+        labelled: see :func:`transduce`.
+        classes: distinct labels [K].
+    """
+
+    def __init__(
+        self,
+        features: ArrayLike | Tensor | FeatureRows,
+        labelled: Labelled | None,
+        classes: np.ndarray,
+    ) -> None:
+        self._rows = FeatureRows.of(features)
+        self._labelled = None if labelled is None else labelled.checked(self._rows.width)
+        self._fixed = np.empty(0, np.int64)
+        if labelled is not None:
+            self._fixed = np.flatnonzero(np.isin(labelled.labels, classes))
+        self._known = torch.from_numpy(_columns(classes, labelled, self._fixed))
+        self._prepared: dict[float | None, _Prepared] = {}
+        self._neighbours: dict[tuple[float | None, int], Tensor] = {}
+
+    @property
+    def count(self) -> int:
+        """Number N of images."""
+        return len(self._rows)
+
+    def log_posteriors(
+        self,
+        scores: Tensor,
+        sizes: Tensor,
+        groups: np.ndarray,
+        config: TransductionConfig,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Log-posteriors [N, K] from scores [N, K], which are overwritten."""
+        initial = _balance(_scaled(scores, config.temperature), sizes, groups, config)
+        if not config.rounds:
+            return initial
+        if config.whitening not in self._prepared:
+            self._prepared[config.whitening] = _prepare(
+                self._rows, self._labelled, self._fixed, config.whitening
+            )
+        prepared = self._prepared[config.whitening]
+        total, done = (1 + config.rounds) * self.count, 0
+
+        def advance(rows: int) -> None:
+            nonlocal done
+            done += rows
+            if progress is not None:
+                progress(done, total)
+
+        k = min(config.neighbours, len(prepared.vectors) - 1)
+        neighbours = None
+        if k > 0 and config.neighbour_weight:
+            key = config.whitening, k
+            if key not in self._neighbours:
+                self._neighbours[key] = nearest_others(
+                    prepared.vectors, k, advance, wanted=self.count
+                )
+            neighbours = self._neighbours[key]
+        return _refine(initial, prepared, self._known, neighbours, config, advance)
 
 
 def _columns(labels: np.ndarray, labelled: Labelled | None, fixed: np.ndarray) -> np.ndarray:
@@ -199,7 +260,7 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(
-    rows: FeatureRows, labelled: Labelled | None, fixed: np.ndarray, config: TransductionConfig
+    rows: FeatureRows, labelled: Labelled | None, fixed: np.ndarray, whitening: float | None
 ) -> _Prepared:
     count = len(rows)
     vectors = torch.empty(count + len(fixed), rows.width)
@@ -208,9 +269,9 @@ def _prepare(
     if labelled is not None:
         units = labelled.features.map(lambda chunk: F.normalize(chunk, dim=1))
         vectors[count:] = units[torch.from_numpy(fixed)]
-        if config.whitening is not None:
+        if whitening is not None:
             labels = torch.from_numpy(labelled.labels)
-            matrix = whitening_matrix(units, labels, config.whitening).float()
+            matrix = whitening_matrix(units, labels, whitening).float()
     mean = vectors.mean(dim=0, dtype=torch.float64).float()
     moments = torch.zeros(rows.width, rows.width, dtype=torch.float64)
     for part in row_chunks(len(vectors), max(1, _VALUES // rows.width)):
@@ -228,24 +289,13 @@ def _refine(
     initial: Tensor,
     prepared: _Prepared,
     known: Tensor,
+    neighbours: Tensor | None,
     config: TransductionConfig,
-    progress: Callable[[int, int], None] | None,
+    advance: Callable[[int], None],
 ) -> Tensor:
     """The log-posteriors after all rounds, from the initial ones."""
     vectors, (count, columns) = prepared.vectors, initial.shape
-    total = len(vectors) + config.rounds * count
-    done = 0
-
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if progress is not None:
-            progress(done, total)
-
-    neighbours = None
-    k = min(config.neighbours, len(vectors) - 1)
-    if k and config.neighbour_weight and config.rounds:
-        neighbours = nearest_others(vectors, k, advance)[:count]
+    k = 1 if neighbours is None else neighbours.shape[1]
     posteriors = torch.zeros(len(vectors), columns)
     torch.exp(initial, out=posteriors[:count])
     posteriors[count:][torch.arange(len(known)), known] = 1.0
@@ -256,7 +306,7 @@ def _refine(
         maps = _likelihood(vectors, posteriors, squares, config.likelihood * prepared.dimension)
         if number == config.rounds - 1:
             result = torch.empty_like(initial)
-        for part in row_chunks(count, max(1, _VALUES // (columns * max(k, 1)))):
+        for part in row_chunks(count, max(1, _VALUES // (columns * k))):
             logits = linear(vectors[part], *maps)
             logits.add_(initial[part], alpha=config.initial)
             if neighbours is not None:

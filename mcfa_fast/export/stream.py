@@ -12,7 +12,9 @@ from typing import BinaryIO, Literal, NamedTuple, get_args
 import numpy as np
 
 from mcfa_fast.classifiers import ZeroShotClassifier
+from mcfa_fast.classifiers.transductive_view import TransductiveClassifier
 from mcfa_fast.data.checks import check_features
+from mcfa_fast.data.chunks import row_chunks
 from mcfa_fast.data.errors import DatasetError
 from mcfa_fast.data.files import require
 from mcfa_fast.data.npy import NpyFile
@@ -51,6 +53,7 @@ def classify_file(
     top: int = 1,
     format: OutputFormat = "csv",
     progress: Callable[[int, int], None] | None = None,
+    together: TransductiveClassifier | None = None,
 ) -> int:
     """Classify the rows of a .npy file, holding only a few MiB of it at a time.
 
@@ -66,6 +69,8 @@ def classify_file(
         top: how many classes per row, best first; at most all are written.
         format: "csv" or "npy".
         progress: called as ``progress(rows done, N)``, at first with 0.
+        together: what ``classifier.transductive`` gave, to classify all rows as one set. Memory is
+            then that of the set; progress is told in rows of every round.
 
     Returns:
         N.
@@ -98,7 +103,10 @@ def classify_file(
     check_output(output, features)
     rows = _open(Path(features), classifier.n_features_in_)
     top = min(top, len(classifier.classes_))
-    best = _classify(classifier, rows, top, progress or (lambda done, total: None))
+    if together is None:
+        best = _classify(classifier, rows, top, progress or (lambda done, total: None))
+    else:
+        best = _classify_together(together, rows, top, progress)
 
     def write(file: BinaryIO) -> None:
         if format == "csv":
@@ -130,13 +138,31 @@ def _classify(
             scores = probabilities(classifier, features, first_row=start)
         except ValueError as error:
             raise ValueError(f"{rows.path}: {error}") from error
-        if top == 1:
-            columns = scores.argmax(axis=1, keepdims=True)
-        else:
-            columns = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-        found = np.take_along_axis(scores, columns, axis=1)
-        yield _Best(start, classifier.classes_[columns], found)
+        yield _best(start, classifier.classes_, scores, top)
         progress(start + len(features), len(rows))
+
+
+def _classify_together(
+    classifier: TransductiveClassifier,
+    rows: NpyFile,
+    top: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[_Best]:
+    classifier = classifier.with_progress(progress)
+    try:
+        scores = classifier.predict_proba(rows)
+    except ValueError as error:
+        raise ValueError(f"{rows.path}: {error}") from error
+    for part in row_chunks(len(scores), _CHUNK_ROWS):
+        yield _best(part.start, classifier.classes_, scores[part], top)
+
+
+def _best(start: int, classes: np.ndarray, scores: np.ndarray, top: int) -> _Best:
+    if top == 1:
+        columns = scores.argmax(axis=1, keepdims=True)
+    else:
+        columns = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return _Best(start, classes[columns], np.take_along_axis(scores, columns, axis=1))
 
 
 def _chunks(rows: NpyFile) -> Iterator[tuple[int, np.ndarray]]:

@@ -15,7 +15,11 @@ _BLOCK = 2048  # rows; the products of two blocks, 16 MiB, stay in cache
 
 
 def nearest_others(
-    vectors: Tensor, k: int, progress: Callable[[int], None] | None = None
+    vectors: Tensor,
+    k: int,
+    progress: Callable[[int], None] | None = None,
+    *,
+    wanted: int | None = None,
 ) -> Tensor:
     r"""Row numbers [N, k] of the k other rows of largest inner product, in no certain order.
 
@@ -26,6 +30,7 @@ def nearest_others(
         vectors: finite float32 [N, D] in main memory.
         k: 1..N-1.
         progress: called with how many rows have been compared with all others since.
+        wanted: how many of the first rows to find neighbours of [wanted, k]; None is all.
 
     Raises:
         ValueError: if `k` is out of its bounds.
@@ -37,16 +42,19 @@ def nearest_others(
     count = len(vectors)
     if not 1 <= k < count:
         raise ValueError(f"k: expected 1..{count - 1}, fewer than the rows, got {k}")
+    wanted = count if wanted is None else wanted
     best = _Best(count, k)
     blocks = [slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
     for number, rows in enumerate(blocks):
+        if rows.start >= wanted:
+            break
         own = vectors[rows]
         best.take(rows, linear(own, own).fill_diagonal_(-torch.inf), rows)
         for others in blocks[number + 1 :]:
             best.take(rows, linear(own, vectors[others]), others)
         if progress is not None:
-            progress(rows.stop - rows.start)
-    return best.rows
+            progress(min(rows.stop, wanted) - rows.start)
+    return best.rows[:wanted]
 
 
 class _Best:
