@@ -289,3 +289,15 @@ def test_predict_names_a_bad_argument(name, task, classifier):
     with pytest.raises(ValueError, match="semantics: expected 8 columns, got 7"):
         classifier.add_classes(["new"], make_semantics()[NEW:, 1:])
     assert len(classifier.classes_) == len(SEEN) + len(UNSEEN)
+
+
+@EACH
+def test_classifies_a_set_together(name, task, classifier):
+    rows = SPLITS[task].train
+    train = DATASET.features[rows], DATASET.labels[rows]
+    for head in classifier.heads_:
+        together = classifier.with_head(head).transductive(*train)
+        posteriors = together.predict_proba(IMAGES)
+        np.testing.assert_allclose(posteriors.sum(axis=1), 1, rtol=1e-5)
+        predicted = classifier.classes_[posteriors.argmax(axis=1)]
+        assert np.array_equal(together.predict(IMAGES), predicted)

@@ -19,6 +19,7 @@ class KnownScores:
     """A classifier whose scores are the features: column c is the score of class c."""
 
     head_ = SimpleNamespace(name="softmax")
+    is_transductive = False
 
     def __init__(self, calibration=0.0):
         self.effective_calibration = calibration

@@ -41,8 +41,8 @@ def short(monkeypatch):
     """Contestants of MCFA that train within a second."""
     original = Contestant.config
 
-    def tiny(self, task, seed):
-        found = original(self, task, seed)
+    def tiny(self, task, seed, **mode):
+        found = original(self, task, seed, **mode)
         small = config(task, epochs=2, **{"softmax.epochs": 2})
         return found.model_copy(update={"options": small.options, "heads": small.heads})
 

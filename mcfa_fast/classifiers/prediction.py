@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from mcfa_fast.classifiers.fitted import Fitted
 from mcfa_fast.classifiers.heads import ClassTable, Head
 from mcfa_fast.classifiers.heads.ensemble import EnsembleHead
 from mcfa_fast.classifiers.reading import read_chunks, row_parts
+from mcfa_fast.classifiers.transductive_inputs import TransductionConfig
+from mcfa_fast.classifiers.transductive_view import TransductiveClassifier, labelled_of
+from mcfa_fast.data.features import FeatureRows
 from mcfa_fast.data.inputs import as_features, as_labels, resolve_candidates
 from mcfa_fast.data.npy import NpyFile
 from mcfa_fast.evaluation.metrics import mean_class_accuracy
@@ -38,6 +41,7 @@ class PredictionMixin(ClassifierMixin):
     explains them.
     """
 
+    is_transductive = False
     head: str | None
     calibration: float | None
     weight: float | None
@@ -166,7 +170,7 @@ class PredictionMixin(ClassifierMixin):
             NotFittedError: before :meth:`fit`.
             TypeError, ValueError: on bad features or unknown, repeated or no candidates.
         """
-        resolved = self._resolve(candidates)
+        resolved = self.resolve(candidates)
         features = self._checked(features)
         scores = np.empty((len(features), len(resolved)))
         for rows, chunk in self._score_chunks(features, resolved):
@@ -202,7 +206,7 @@ class PredictionMixin(ClassifierMixin):
             TypeError, ValueError: on bad features, unknown, repeated or no candidates, or
                 `reject` without a threshold.
         """
-        resolved = self._resolve(candidates)
+        resolved = self.resolve(candidates)
         features = self._checked(features)
         threshold = self.effective_threshold if reject else None
         if reject and threshold is None:
@@ -250,7 +254,7 @@ class PredictionMixin(ClassifierMixin):
         """
         predictions = self.predict(features, candidates=candidates)
         labels = as_labels(labels, len(predictions), len(self.class_names_))
-        if foreign := np.setdiff1d(labels, self._resolve(candidates)).tolist():
+        if foreign := np.setdiff1d(labels, self.resolve(candidates)).tolist():
             warnings.warn(
                 f"labels: classes {foreign} are not among the candidates, so that none of their "
                 "images can be right; mcfa_fast.model_selection has folds and scores of classes",
@@ -258,11 +262,52 @@ class PredictionMixin(ClassifierMixin):
             )
         return mean_class_accuracy(labels, predictions)
 
+    def transductive(
+        self,
+        features: ArrayLike | Tensor | FeatureRows | None = None,
+        labels: ArrayLike | Tensor | None = None,
+        *,
+        config: TransductionConfig | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> TransductiveClassifier:
+        """The classifier for whole sets of images, whose own structure corrects its scores.
+
+        Its methods have the names of this one's and take all images of a set at once (see
+        :func:`~mcfa_fast.classifiers.transductive.transduce`).
+
+        Args:
+            features: raw features [L, F] of labelled images, best those of :meth:`fit`: how images
+                of one class differ among them tells which directions matter, for unseen classes as
+                well, and where seen classes are candidates they keep their places.
+            labels: class index [L] of every one of them.
+            config: strengths. None are those that selection chose for the head with the option
+                ``selection.transductive``, else the defaults.
+            progress: called as ``progress(done, all)`` with numbers of images.
+
+        Raises:
+            NotFittedError: before :meth:`fit`.
+            TypeError, ValueError: on bad features or labels.
+
+        Example:
+            >>> from mcfa_fast import data
+            >>> from mcfa_fast.classifiers import ZeroShotClassifier
+            >>> digits = data.load("digits")
+            >>> split = digits.split("7/3:0", generalized=False)
+            >>> images, labels = digits.features[split.train], digits.labels[split.train]
+            >>> classifier = ZeroShotClassifier("eszsl").fit(images, labels, digits.semantics)
+            >>> test = digits.features[split.test_unseen], digits.labels[split.test_unseen]
+            >>> together = classifier.transductive(images, labels)
+            >>> f"{classifier.score(*test):.2f}, together {together.score(*test):.2f}"
+            '0.62, together 0.71'
+        """
+        return TransductiveClassifier(self, labelled_of(features, labels), config, progress)
+
     def _checked(self, features: ArrayLike | Tensor) -> np.ndarray | NpyFile:
         # Values are checked on the way, not in a pass of their own.
         return as_features(features, self.n_features_in_, scan=False)
 
-    def _resolve(self, candidates: Candidates | None) -> np.ndarray:
+    def resolve(self, candidates: Candidates | None) -> np.ndarray:
+        """Class indices [K] of candidates given as indices or names; `classes_` for None."""
         if candidates is None:
             return self.classes_
         return resolve_candidates(candidates, self.table_.all.numpy(), self.class_names_)

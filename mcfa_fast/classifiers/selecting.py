@@ -16,6 +16,7 @@ from torch import Tensor
 from mcfa_fast.classifiers.config import RunConfig
 from mcfa_fast.classifiers.fitted import Fitted, fit_heads
 from mcfa_fast.classifiers.heads import HEADS, Head
+from mcfa_fast.classifiers.transductive_choice import choose_strengths
 from mcfa_fast.data.features import FeatureRows
 from mcfa_fast.data.inputs import TrainingData
 from mcfa_fast.selection.calibration import HeldOutScores, calibrate
@@ -132,7 +133,11 @@ def _selected(
     heads = [name for name in run.heads if HEADS[name].gives_log_probabilities]
     weight = getattr(run.heads.get("ensemble"), "weight", 0.5)
     selection = calibrate(held_out, run.head, log_probabilities=heads, weight=weight)
-    return replace(selection, setting=setting)
+    selection = replace(selection, setting=setting)
+    if run.selection.transductive:
+        chosen = choose_strengths(held_out, selection, data)
+        selection = replace(selection, transduction=chosen)
+    return selection
 
 
 def _held_out(

@@ -16,6 +16,7 @@ from mcfa_fast.cli.common import (
     DeviceOption,
     FeaturesOption,
     SemanticsOption,
+    TransductiveOption,
     console,
     default_folder,
     errors_as_messages,
@@ -54,6 +55,12 @@ are to {opponent}; their intervals are of the paired t-test over splits.
 
 """
 
+_TRANSDUCTIVE = """Where a title says transductive, all test images of a split were classified
+together, as one set, beside the labelled training images; the strengths of that were chosen on the
+same folds. Compare such results with each other only.
+
+"""
+
 
 def benchmark(
     data: DataOption = "digits",
@@ -89,6 +96,7 @@ def benchmark(
             "system).",
         ),
     ] = None,
+    transductive: TransductiveOption = False,
     device: DeviceOption = "cpu",
 ) -> None:
     """Compare systems on the same splits, all tuned alike inside the seen classes.
@@ -99,12 +107,21 @@ def benchmark(
     folder. The same command on another machine that shares the folder helps with it. A folder is
     refused when its results are of other data, of another version, or of a system whose options
     have changed.
+
+    With --transductive every system's test images are classified together, after the same
+    refinement with strengths chosen on the same folds; the tables of such results are of their own.
     """
     with errors_as_messages():
         dataset = load_data({"data": data, "features": features, "semantics": semantics})
         contestants = _suited(resolve_contestants(parts(systems)), dataset)
         chosen_splits = resolve_splits(dataset, parts(splits) if splits else dataset.split_names)
-        planned = plan(contestants, chosen_splits, parts(tasks), parse_seeds(seeds))
+        planned = plan(
+            contestants,
+            chosen_splits,
+            parts(tasks),
+            parse_seeds(seeds),
+            transductive=transductive,
+        )
         for split, task in {(job["split"], job["task"]) for job in planned}:
             dataset.split(split, generalized=task == "gzsl").check_testable()
         if not planned:
@@ -112,7 +129,8 @@ def benchmark(
                 "systems, splits, tasks, seeds: expected at least one run, but there is none; has "
                 "the data splits?"
             )
-        out = out or default_folder("benchmark", dataset.name, features, semantics)
+        mode = "transductive" if transductive else None
+        out = out or default_folder("benchmark", dataset.name, features, semantics, mode)
         out.mkdir(parents=True, exist_ok=True)
         fingerprints = data_fingerprint(dataset)
         claim(out / "benchmark.json", {"version": version("mcfa_fast"), **fingerprints})
@@ -126,6 +144,8 @@ def benchmark(
         tables = comparison_tables(rows, against)
         opponent = against or default_opponent()
         text = _HEAD.format(title=f"{dataset.name}: {data}", opponent=opponent)
+        if any(row.mode == "transductive" for row in rows):
+            text += _TRANSDUCTIVE
         write_text(out / "results.csv", rows_csv(rows))
         write_text(out / "table.md", text + to_markdown(tables))
         for table in tables:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mcfa_fast.classifiers import ZeroShotClassifier
+from mcfa_fast.classifiers.transductive_view import TransductiveClassifier
 from mcfa_fast.data import Dataset, load
 from mcfa_fast.storage import CheckpointError
 from mcfa_fast.systems.registry import RECOMMENDED, SYSTEMS
@@ -122,6 +123,14 @@ CalibrationOption = Annotated[
         "(calibrated stacking)."
     ),
 ]
+TransductiveOption = Annotated[
+    bool,
+    typer.Option(
+        "--transductive",
+        metavar="",
+        help="Classify all images together, as one set whose structure corrects the scores.",
+    ),
+]
 EncoderOption = Annotated[
     str,
     typer.Option(
@@ -178,6 +187,30 @@ def fail(message: str) -> NoReturn:
 def warn(message: str) -> None:
     """Prints a warning on stderr."""
     _say_aside("warning", "bold yellow", message)
+
+
+@contextmanager
+def image_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over images, on a terminal only."""
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    from rich.progress import MofNCompleteColumn, Progress
+
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def say_strengths(classifier: TransductiveClassifier) -> None:
+    """Says where the strengths of transductive classification come from."""
+    if classifier.is_chosen:
+        say(f"transductive; chosen on folds of the seen classes: {classifier.config}")
+    else:
+        say(
+            "transductive, with the default strengths; train with --set "
+            "selection.transductive=true to choose them on folds of the seen classes"
+        )
 
 
 def say(message: str) -> None:

@@ -13,12 +13,15 @@ from mcfa_fast.cli.common import (
     DeviceOption,
     HeadOption,
     RunArgument,
+    TransductiveOption,
     console,
     errors_as_messages,
+    image_progress,
     load_classifier,
     load_data,
     read_source,
     say,
+    say_strengths,
 )
 from mcfa_fast.cli.tables import class_table, print_results
 from mcfa_fast.data import MissingFileError
@@ -39,16 +42,24 @@ def evaluate(
     head: HeadOption = None,
     calibration: CalibrationOption = None,
     device: DeviceOption = "cpu",
+    transductive: TransductiveOption = False,
     per_class: Annotated[
         bool, typer.Option("--per-class", metavar="", help="Also print every class.")
     ] = False,
 ) -> None:
     """Evaluate all heads of a run again, on the test images of its split.
 
-    A star marks the head that answers. --calibration holds for this head alone, for scores of
+    With --transductive the test images are classified together, beside the labelled images that the
+    run was trained on; these results are not to be compared with those of images by themselves. A
+    star marks the head that answers. --calibration holds for this head alone, for scores of
     others are in other units.
     """
     with errors_as_messages():
+        if transductive and calibration is not None:
+            raise ValueError(
+                "--calibration: it is of the scores of images by themselves; leave it out with "
+                "--transductive"
+            )
         classifier = load_classifier(run_dir, device, head=head)
         source = read_source(run_dir)
         try:
@@ -66,7 +77,14 @@ def evaluate(
             )
         if not generalized:
             chosen.check_testable()
-        results = evaluate_heads(classifier, dataset, chosen)
+        if transductive:
+            with image_progress("images") as progress:
+                results = evaluate_heads(
+                    classifier, dataset, chosen, transductive=True, progress=progress
+                )
+            say_strengths(classifier.transductive())
+        else:
+            results = evaluate_heads(classifier, dataset, chosen)
         if calibration is not None:
             own = classifier.head_.name
             classifier = load_classifier(run_dir, device, head=own, calibration=calibration)

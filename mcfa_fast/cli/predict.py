@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -17,10 +15,14 @@ from mcfa_fast.cli.common import (
     DeviceOption,
     HeadOption,
     RunArgument,
-    console,
+    TransductiveOption,
     errors_as_messages,
+    image_progress,
     load_classifier,
+    load_data,
+    read_source,
     say,
+    say_strengths,
 )
 from mcfa_fast.cli.launch import launched
 from mcfa_fast.export.output import check_output
@@ -43,18 +45,39 @@ def predict(
         typer.Option(help="csv: row, rank, class, score; npy: records (class, score) [N, top]."),
     ] = Output.csv,
     calibration: CalibrationOption = None,
+    transductive: TransductiveOption = False,
+    data: Annotated[
+        Optional[str],
+        typer.Option(help="With --transductive: where the run's data lies now, if it has moved."),
+    ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Classify a file of features of any size, a few MiB of it at a time.
 
     Under torchrun, the processes share the rows; the first one writes the same file as it would
     alone.
+
+    With --transductive all rows are classified together, as one set of images, beside the labelled
+    images that the run was trained on: more accurate where the set is large and mixed, but a
+    different set gives different answers.
     """
     with errors_as_messages(), launched(device) as (device, group):
+        if transductive and group is not None:
+            raise ValueError("--transductive: expected one process, for a set is classified whole")
         check_output(output, run_dir / CLASSIFIER_FILE, features, name="--output")
         classifier = load_classifier(run_dir, device, head=head, calibration=calibration)
         start = time.perf_counter()
-        with _row_progress() as progress:
+        if data is not None and not transductive:
+            raise ValueError("--data: expected with --transductive only")
+        together = None
+        if transductive:
+            source = read_source(run_dir)
+            dataset = load_data(source | ({"data": data} if data else {}))
+            generalized = classifier.run_.task == "gzsl"
+            train = dataset.split(source["split"], generalized=generalized).train
+            together = classifier.transductive(dataset.rows(train), dataset.labels[train])
+            say_strengths(together)
+        with image_progress("rows") as progress:
             rows = classify_file(
                 classifier,
                 features,
@@ -63,22 +86,10 @@ def predict(
                 format=format.value,
                 progress=progress,
                 group=group,
+                together=together,
             )
         rate = rows / (time.perf_counter() - start)
         say(
             f"{rows} rows classified with head {classifier.head_.name!r}, {rate:.3g} rows/s, "
             f"written to {output}"
         )
-
-
-@contextmanager
-def _row_progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar over rows, on a terminal only."""
-    if not console.is_terminal:
-        yield lambda done, total: None
-        return
-    from rich.progress import MofNCompleteColumn, Progress
-
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
-        task = bar.add_task("rows", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -24,7 +24,8 @@ def print_results(
     """
     if results:
         first = next(iter(results.values()))
-        say(f"{first.dataset}, split {first.split}: mean per-class accuracy in %")
+        mode = "" if first.mode == "inductive" else f" {first.mode},"
+        say(f"{first.dataset}, split {first.split}:{mode} mean per-class accuracy in %")
         console.print(summary_table(results, classifier.head_.name))
     for head, result in results.items():
         for sentence in warnings_of(result):

@@ -23,6 +23,7 @@ from mcfa_fast.data.npy import NpyFile, file_of
 
 __all__ = [
     "TrainingData",
+    "as_array",
     "as_class_names",
     "as_features",
     "as_labels",
@@ -113,7 +114,7 @@ def as_features(
         width: expected columns F.
         scan: whether to look for values that are not finite; False where that is done later.
     """
-    features = values if isinstance(values, NpyFile) else _as_array(values)
+    features = values if isinstance(values, NpyFile) else as_array(values)
     check_features(features, values=scan)
     _check_width("features", features.shape[1], width)
     is_computable = features.dtype.isnative and features.dtype.kind == "f"
@@ -124,12 +125,12 @@ def as_features(
 
 def as_labels(values: Any, rows: int, classes: int) -> np.ndarray:
     """Labels as int64 [rows], each in 0..classes-1."""
-    return check_labels(_as_array(values), rows, classes)
+    return check_labels(as_array(values), rows, classes)
 
 
 def as_semantics(values: Any, width: int | None = None) -> Tensor:
     """Descriptors as a finite float32 tensor [C, A]."""
-    semantics = _as_array(values)
+    semantics = as_array(values)
     semantics = check_semantics(semantics, len(semantics) if semantics.ndim else 0)
     _check_width("semantics", semantics.shape[1], width)
     # A copy: descriptors are kept, and must not change with the caller's array.
@@ -179,7 +180,7 @@ def _as_unseen_classes(values: Any, labels: np.ndarray, classes: int) -> np.ndar
                 "of semantics that no label refers to)"
             )
         return without
-    unseen = np.sort(check_indices(_as_array(values), "unseen_classes", classes))
+    unseen = np.sort(check_indices(as_array(values), "unseen_classes", classes))
     if not unseen.size:
         raise ValueError("unseen_classes: expected at least one class, got none")
     seen = np.setdiff1d(unseen, without)
@@ -193,7 +194,8 @@ def _check_width(name: str, width: int, expected: int | None) -> None:
         raise ValueError(f"{name}: expected {expected} columns, got {width}")
 
 
-def _as_array(values: Any) -> np.ndarray:
+def as_array(values: Any) -> np.ndarray:
+    """As an array, also of a tensor on any device."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()

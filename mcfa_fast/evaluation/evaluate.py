@@ -27,11 +27,17 @@ _VALUES_PER_CHUNK = 2**24  # features of a chunk
 class Named(Protocol):
     """Something with a name."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name."""
 
 
 class Evaluable(Protocol):
     """What is asked of a fitted classifier, a ``ZeroShotClassifier`` above all."""
+
+    @property
+    def is_transductive(self) -> bool:
+        """Whether answers about an image depend on the others that are asked about with it."""
 
     @property
     def head_(self) -> Named:
@@ -42,9 +48,12 @@ class Evaluable(Protocol):
         """What is subtracted from the scores of seen classes."""
 
     def decision_function(
-        self, features: np.ndarray, *, candidates: np.ndarray, calibration: float
+        self, features: Any, *, candidates: np.ndarray, calibration: float
     ) -> np.ndarray:
-        """Scores [N, K] of raw features [N, F] for class indices [K], less the calibration."""
+        """Scores [N, K] of raw features [N, F] for class indices [K], less the calibration.
+
+        Features are an array or, for one that is transductive,
+        :class:`~mcfa_fast.data.features.FeatureRows`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +96,8 @@ class Evaluation:
             split, of all classes among all.
         confusion: counts [K, K] in the order of `classes`; rows are true classes.
         note: a caveat to print beside the results, such as that they are optimistic.
+        mode: "transductive" where images were classified together, else "inductive". The two
+            answer different questions and belong into different tables.
     """
 
     dataset: str
@@ -98,6 +109,7 @@ class Evaluation:
     classes: tuple[ClassResult, ...]
     confusion: np.ndarray
     note: str = ""
+    mode: str = "inductive"
 
     @property
     def headline(self) -> float:
@@ -105,7 +117,8 @@ class Evaluation:
         return self.accuracy if self.generalized is None else self.generalized.harmonic
 
     def __str__(self) -> str:
-        text = f"{self.dataset} {self.split} {self.head}: ZSL {self.accuracy:.1%}"
+        mode = "" if self.mode == "inductive" else f" {self.mode}"
+        text = f"{self.dataset} {self.split} {self.head}{mode}: ZSL {self.accuracy:.1%}"
         if self.generalized is not None:
             result = self.generalized
             text += (
@@ -132,6 +145,9 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
 
     The candidates are the split's classes: the unseen ones or, if it is generalized, all of them.
     Accuracies are means over the classes that have test rows.
+
+    A transductive classifier (see ``ZeroShotClassifier.transductive``) gets all test images as one
+    set; for the zero-shot accuracy of a generalized split, those of unseen classes as another.
 
     Args:
         classifier: fitted on the split's training rows, with the dataset's class indices.
@@ -160,19 +176,12 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
     candidates = np.union1d(split.seen_classes, unseen) if split.generalized else unseen
     rows = np.concatenate([split.test_seen, split.test_unseen])
     labels = dataset.labels[rows]
-    size = max(1, _VALUES_PER_CHUNK // dataset.features.shape[1])
-    scores = np.concatenate(
-        [
-            classifier.decision_function(
-                dataset.features[rows[chunk]],
-                candidates=candidates,
-                calibration=0.0,
-            )
-            for chunk in row_chunks(len(rows), size)
-        ]
-    )
+    scores = _scores(classifier, dataset, rows, candidates)
     of_unseen = np.isin(labels, unseen)
-    among_unseen = scores[of_unseen][:, np.isin(candidates, unseen)].argmax(axis=1)
+    if classifier.is_transductive and split.generalized:
+        among_unseen = _scores(classifier, dataset, rows[of_unseen], unseen).argmax(axis=1)
+    else:
+        among_unseen = scores[of_unseen][:, np.isin(candidates, unseen)].argmax(axis=1)
     calibration = classifier.effective_calibration if split.generalized else 0.0
     biased = scores - calibration * np.isin(candidates, split.seen_classes)
     predictions = candidates[biased.argmax(axis=1)]
@@ -188,6 +197,27 @@ def evaluate(classifier: Evaluable, dataset: Dataset, split: Split) -> Evaluatio
         else None,
         classes=class_table(matrix, candidates, dataset.class_names),
         confusion=matrix,
+        mode="transductive" if classifier.is_transductive else "inductive",
+    )
+
+
+def _scores(
+    classifier: Evaluable, dataset: Dataset, rows: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """Uncalibrated scores [N, K] of rows of the dataset."""
+    if classifier.is_transductive:
+        features: Any = dataset.rows(rows)
+        return classifier.decision_function(features, candidates=candidates, calibration=0.0)
+    size = max(1, _VALUES_PER_CHUNK // dataset.features.shape[1])
+    return np.concatenate(
+        [
+            classifier.decision_function(
+                dataset.features[rows[chunk]],
+                candidates=candidates,
+                calibration=0.0,
+            )
+            for chunk in row_chunks(len(rows), size)
+        ]
     )
 
 

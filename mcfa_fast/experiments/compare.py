@@ -62,28 +62,34 @@ class Comparison:
         """One row of results per head of the job's contestant."""
         dataset = load_once(self.data, self.features, self.semantics)
         contestant = Contestant(job["system"], job["preset"])
-        config = contestant.config(job["task"], job["seed"])
+        mode = job.get("mode", "inductive")
+        config = contestant.config(job["task"], job["seed"], transductive=mode != "inductive")
         split = dataset.split(job["split"], generalized=config.task == "gzsl")
         folder = self.run_folder(job)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResultWarning)  # the tables say what chance is
             run(config, dataset, split, run_dir=folder, device=self.device)
         content = json.loads((folder / "results.json").read_bytes())
-        return [_row(contestant, head, split, content) for head in content["results"]]
+        results = content["results" if mode == "inductive" else mode]
+        return [_row(contestant, head, split, content, results[head]) for head in results]
 
     def run_folder(self, job: Job) -> Path:
         """The folder of a job's run."""
-        text = "-".join(str(job[key]) for key in ("task", "system", "preset", "split", "seed"))
+        keys = ("task", "system", "preset", "split", "seed", "mode")
+        text = "-".join(str(job[key]) for key in keys if key in job)
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()  # "_" is not unique
         name = re.sub(r"[^\w.=+-]", "_", text)[:_NAME_LENGTH]
         return self.folder / f"{name}-{digest}"
 
 
 def _row(
-    contestant: Contestant, head: str, split: Split, content: Mapping[str, Any]
+    contestant: Contestant,
+    head: str,
+    split: Split,
+    content: Mapping[str, Any],
+    result: Mapping[str, Any],
 ) -> dict[str, Any]:
     """A head's results, from the content of a run's ``results.json``."""
-    result = content["results"][head]
     row = {
         "label": contestant.label(head),
         "head": head,
@@ -94,10 +100,12 @@ def _row(
     if result["generalized"] is not None:
         names = ("seen", "unseen", "harmonic", "ausuc", "calibration")
         row |= {name: result["generalized"][name] for name in names}
-    return row | {"chosen": _chosen(head, split, content), "note": result["note"]}
+    return row | {"chosen": _chosen(head, split, content, result), "note": result["note"]}
 
 
-def _chosen(head: str, split: Split, content: Mapping[str, Any]) -> dict[str, Any]:
+def _chosen(
+    head: str, split: Split, content: Mapping[str, Any], result: Mapping[str, Any]
+) -> dict[str, Any]:
     """What was chosen on folds of the seen classes, and how good it was there."""
     selection = content["selection"]
     if selection is None:
@@ -109,6 +117,8 @@ def _chosen(head: str, split: Split, content: Mapping[str, Any]) -> dict[str, An
         "fold_classes": all_seen if split.generalized else selection["held_out"],
         "by_head": content["run"]["head"],
     }
+    if result["mode"] == "transductive":
+        chosen |= {"transduction": selection["transduction"][head]}
     return chosen | ({"weight": selection["weight"]} if head == "ensemble" else {})
 
 
@@ -117,8 +127,14 @@ def plan(
     splits: Sequence[str],
     tasks: Sequence[str],
     seeds: Sequence[int],
+    *,
+    transductive: bool = False,
 ) -> list[Job]:
     """Every combination as a job, those of one split and task beside each other.
+
+    Args:
+        contestants, splits, tasks, seeds: what is combined.
+        transductive: whether test images are classified together; such jobs say so as their mode.
 
     Raises:
         ValueError: on an unknown task.
@@ -130,8 +146,9 @@ def plan(
     """
     for task in tasks:
         check_task(task)
+    mode = {"mode": "transductive"} if transductive else {}
     return [
-        {**vars(contestant), "split": split, "task": task, "seed": seed}
+        {**vars(contestant), "split": split, "task": task, "seed": seed, **mode}
         for task, split, seed, contestant in product(tasks, splits, seeds, contestants)
     ]
 
@@ -192,7 +209,8 @@ def job_identity(fingerprints: Mapping[str, str], job: Job) -> dict[str, Any]:
     """
     known = {"version": version("mcfa_fast"), "data": dict(fingerprints)}
     try:
-        run = Contestant(job["system"], job["preset"]).config(job["task"], job["seed"])
+        contestant = Contestant(job["system"], job["preset"])
+        run = contestant.config(job["task"], job["seed"], transductive="mode" in job)
     except ValueError:
         return {**known, "run": None, "grid": None}
     return {

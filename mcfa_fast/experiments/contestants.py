@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mcfa_fast.classifiers.config import RunConfig
-from mcfa_fast.selection.config import SelectionConfig
+from mcfa_fast.selection.config import Rule, SelectionConfig
 from mcfa_fast.systems.presets import Task
 from mcfa_fast.systems.registry import RECOMMENDED, SYSTEMS, find, make_known
 
@@ -35,16 +35,17 @@ class Contestant:
         """Name of the results of a head: the head is left out where the system has one only."""
         return self.name if len(find(self.system).heads) == 1 else f"{self.name}/{head}"
 
-    def config(self, task: Task, seed: int) -> RunConfig:
+    def config(self, task: Task, seed: int, *, transductive: bool = False) -> RunConfig:
         """The run of a comparison: the preset, tuned by the one protocol of all contestants.
 
         That is selection by rule "grid" on the folds that the seed draws; a reference preset keeps
-        its rule "test", as its numbers are those of the authors' code.
+        its rule "test", as its numbers are those of the authors' code. For a transductive
+        comparison the strengths of the refinement are chosen on the same folds.
         """
         config = RunConfig.of(self.system, task=task, preset=self.preset).with_arguments(seed=seed)
-        if config.selection.rule == "test":
-            return config
-        return config.model_copy(update={"selection": SelectionConfig(rule="grid")})
+        rule: Rule = "test" if config.selection.rule == "test" else "grid"
+        selection = SelectionConfig(rule=rule, transductive=transductive)
+        return config.model_copy(update={"selection": selection})
 
     @property
     def order(self) -> tuple[int, int]:

@@ -29,7 +29,7 @@ class Table:
 
 
 def comparison_tables(rows: Sequence[Row], against: str | None = None) -> list[Table]:
-    """For every task and ratio one table of means over splits, and one of paired differences.
+    """For every mode, task and ratio one table of means over splits, and one of paired differences.
 
     There is no table of differences without the opponent and another on two or more of the same
     splits.
@@ -41,14 +41,17 @@ def comparison_tables(rows: Sequence[Row], against: str | None = None) -> list[T
     """
     opponent = against or default_opponent()
     tables = []
-    for task, ratio in dict.fromkeys((row.task, row.ratio) for row in rows):
+    for mode, task, ratio in dict.fromkeys((row.mode, row.task, row.ratio) for row in rows):
         groups: dict[str, list[Row]] = {}
         for row in rows:
-            if (row.task, row.ratio) == (task, ratio):
+            if (row.mode, row.task, row.ratio) == (mode, task, ratio):
                 groups.setdefault(row.label, []).append(row)
-        tables.append(_means(task, ratio, groups))
+        title = f"{task.upper()} {ratio}"
+        if mode != "inductive":
+            title += f", {mode}"
+        tables.append(_means(title, task, groups))
         if opponent in groups:
-            gaps = _differences(task, ratio, groups, opponent)
+            gaps = _differences(title, task, groups, opponent)
             tables += [gaps] if gaps.rows else []
     return tables
 
@@ -71,7 +74,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
-def _means(task: str, ratio: str, groups: dict[str, list[Row]]) -> Table:
+def _means(title: str, task: str, groups: dict[str, list[Row]]) -> Table:
     every = [row for group in groups.values() for row in group]
     notes = any(row.note for row in every)
     guesses = (f"{100 * chance(every, measure):.1f}" for measure in MEASURES[task])
@@ -82,7 +85,7 @@ def _means(task: str, ratio: str, groups: dict[str, list[Row]]) -> Table:
         note = [group[0].note] if notes else []
         lines.append((name, *map(_spread_text, cells), str(cells[0].splits), *note))
     return Table(
-        f"{task.upper()} {ratio}: mean ± standard deviation over splits, in %",
+        f"{title}: mean ± standard deviation over splits, in %",
         (
             "system",
             *(_COLUMNS[measure] for measure in MEASURES[task]),
@@ -93,7 +96,7 @@ def _means(task: str, ratio: str, groups: dict[str, list[Row]]) -> Table:
     )
 
 
-def _differences(task: str, ratio: str, groups: dict[str, list[Row]], opponent: str) -> Table:
+def _differences(title: str, task: str, groups: dict[str, list[Row]], opponent: str) -> Table:
     lines = []
     for name, group in groups.items():
         gap = None if name == opponent else differences(group, groups[opponent])
@@ -102,7 +105,7 @@ def _differences(task: str, ratio: str, groups: dict[str, list[Row]], opponent: 
             lines.append((name, f"{100 * gap.mean:+.1f}", interval, str(gap.splits)))
     headline = "H" if task == "gzsl" else "accuracy"
     return Table(
-        f"{task.upper()} {ratio}: {headline} less that of {opponent}, in points",
+        f"{title}: {headline} less that of {opponent}, in points",
         ("system", "difference", "95% interval", "splits"),
         tuple(lines),
     )

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ def run(
     training (identity, checkpoint, metrics), ``selection.json`` if something was chosen,
     ``run.json``, the run as it was trained, ``classifier.pt`` for
     :meth:`~mcfa_fast.classifiers.zero_shot.ZeroShotClassifier.load`, ``results.json`` and, for a
-    generalized task, the curves as ``curve_HEAD.csv``. A run in the same folder with other options
+    generalized task, the curves as ``curve_HEAD.csv``. With the option
+    ``selection.transductive``, ``results.json`` has results of the test images classified together
+    as well, under a name of their own, "transductive". A run in the same folder with other options
     of heads or of selection does not train again: the heads are fitted anew.
 
     Test rows are used for the final evaluation only. The one exception is the selection rule
@@ -115,7 +117,10 @@ def run(
         return {}
     results = evaluate_heads(classifier, dataset, split)
     if run_dir is not None:
-        _write(Path(run_dir), classifier, results)
+        together = {}
+        if config.selection.transductive:
+            together = evaluate_heads(classifier, dataset, split, transductive=True)
+        _write(Path(run_dir), classifier, results, together)
     for head, result in results.items():
         for sentence in warnings_of(result):
             warnings.warn(f"{config.system}, {head}: {sentence}", ResultWarning, stacklevel=2)
@@ -123,7 +128,12 @@ def run(
 
 
 def evaluate_heads(
-    classifier: ZeroShotClassifier, dataset: Dataset, split: Split
+    classifier: ZeroShotClassifier,
+    dataset: Dataset,
+    split: Split,
+    *,
+    transductive: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluate a fitted classifier with each of its heads.
 
@@ -131,6 +141,8 @@ def evaluate_heads(
         classifier: fitted on the split's training rows, with the dataset's class indices.
         dataset: where its images and classes come from.
         split: its test rows are evaluated.
+        transductive: all test images together, with the split's training images as labelled ones.
+        progress: called with numbers of images, see ``ZeroShotClassifier.transductive``.
 
     Returns:
         An evaluation per head; nothing if no unseen class of the split has test rows. Heads whose
@@ -153,7 +165,12 @@ def evaluate_heads(
     of_test = classifier.run_.selection.rule == "test"
     results = {}
     for name in classifier.heads_:
-        result = evaluate(classifier.with_head(name), dataset, split)
+        view = classifier.with_head(name)
+        if transductive:
+            images = dataset.rows(split.train), dataset.labels[split.train]
+            result = evaluate(view.transductive(*images, progress=progress), dataset, split)
+        else:
+            result = evaluate(view, dataset, split)
         optimistic = of_test and "softmax" in (name, *HEADS[name].needs)
         results[name] = replace(result, note=OPTIMISTIC) if optimistic else result
     return results
@@ -182,7 +199,12 @@ def _monitor(config: RunConfig, dataset: Dataset, split: Split) -> Monitor | Non
     return monitor
 
 
-def _write(run_dir: Path, classifier: ZeroShotClassifier, results: dict[str, Evaluation]) -> None:
+def _write(
+    run_dir: Path,
+    classifier: ZeroShotClassifier,
+    results: dict[str, Evaluation],
+    transductive: dict[str, Evaluation],
+) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)  # a closed form keeps nothing of its own there
     config, selection = classifier.run_, classifier.selection_
     write_text(run_dir / "run.json", config.model_dump_json(indent=2) + "\n")
@@ -191,7 +213,11 @@ def _write(run_dir: Path, classifier: ZeroShotClassifier, results: dict[str, Eva
         "run": config.model_dump(mode="json"),
         "selection": selection and selection.to_dict(),
         "results": {head: result.to_dict() for head, result in results.items()},
+        "transductive": {head: result.to_dict() for head, result in transductive.items()},
     }
+    for result in content["transductive"].values():
+        if result["generalized"] is not None:
+            del result["generalized"]["curve"]
     for head, result in results.items():
         if result.generalized is not None:
             # Thousands of points: a table of their own is of more use than a list in the summary.

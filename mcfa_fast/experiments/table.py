@@ -51,6 +51,7 @@ class Row:
             how many classes that is per fold, and the head that was judged.
         note: a caveat to print beside the results.
         seconds: duration of the job, selection included.
+        mode: "transductive" where test images were classified together.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Row:
     chosen: str
     note: str
     seconds: float
+    mode: str = "inductive"
 
     @property
     def ratio(self) -> str:
@@ -86,7 +88,7 @@ class Row:
 def rows_of(results: Iterable[JobResult]) -> list[Row]:
     """The rows of all jobs that did not fail, in an order that does not depend on when they ran.
 
-    By task, split, seed, and contestants as the registry has them.
+    By mode, task, split, seed, and contestants as the registry has them.
     """
     fields = list(Row.__dataclass_fields__)
     rows = []
@@ -94,6 +96,7 @@ def rows_of(results: Iterable[JobResult]) -> list[Row]:
         for values in result.rows:
             content: dict[str, Any] = {**result.job, **values, "seconds": result.seconds}
             content["chosen"] = json.dumps(values["chosen"])
+            content.setdefault("mode", "inductive")
             known: dict[str, Any] = {name: content.get(name) for name in fields}
             rows.append(Row(**known))
     return rows
@@ -211,4 +214,5 @@ def _order(job: Job) -> tuple[Any, ...]:
     split = [int(part) if number % 2 else part for number, part in enumerate(digits)]
     contestant = Contestant(job["system"], job["preset"])
     task = get_args(Task).index(job["task"])
-    return task, split, job["seed"], contestant.order, contestant.system, contestant.preset
+    order = contestant.order, contestant.system, contestant.preset
+    return job.get("mode", "inductive"), task, split, job["seed"], *order

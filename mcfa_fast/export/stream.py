@@ -13,7 +13,9 @@ import numpy as np
 import torch.distributed as dist
 
 from mcfa_fast.classifiers import ZeroShotClassifier
+from mcfa_fast.classifiers.transductive_view import TransductiveClassifier
 from mcfa_fast.data.checks import check_features
+from mcfa_fast.data.chunks import row_chunks
 from mcfa_fast.data.errors import DatasetError
 from mcfa_fast.data.files import require
 from mcfa_fast.data.npy import NpyFile
@@ -57,6 +59,7 @@ def classify_file(
     format: OutputFormat = "csv",
     progress: Callable[[int, int], None] | None = None,
     group: dist.ProcessGroup | None = None,
+    together: TransductiveClassifier | None = None,
 ) -> int:
     """Classify the rows of a .npy file, holding only a few MiB of it at a time.
 
@@ -74,6 +77,8 @@ def classify_file(
         progress: called as ``progress(rows done, N)``, at first with 0; on rank 0 alone.
         group: processes that share the rows, each calling this with the same arguments; rank 0
             writes what one process would write. None is this process alone.
+        together: what ``classifier.transductive`` gave, to classify all rows as one set. Memory is
+            then that of the set; progress is told in rows of every round.
 
     Returns:
         N.
@@ -107,7 +112,10 @@ def classify_file(
     world = World(group)
     rows = _open(Path(features), classifier.n_features_in_)
     top = min(top, len(classifier.classes_))
-    best = _classify(classifier, rows, top, progress or (lambda done, total: None), world)
+    if together is None:
+        best = _classify(classifier, rows, top, progress or (lambda done, total: None), world)
+    else:
+        best = _classify_together(together, rows, top, progress)
     if not world.first:
         for _ in best:
             pass
@@ -143,13 +151,36 @@ def _classify(
     size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES * len(rows) // rows.nbytes))
     for first in range(0, len(rows), size * world.size):
         start = first + size * world.rank
-        own = _best(classifier, rows, slice(start, start + size), top)
+        own = _own(classifier, rows, slice(start, start + size), top)
         for chunk in own if world.group is None else _gathered(own, first, size, top, world):
             yield chunk
             progress(chunk.start + len(chunk.classes), len(rows))
 
 
-def _best(
+def _classify_together(
+    classifier: TransductiveClassifier,
+    rows: NpyFile,
+    top: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[_Best]:
+    classifier = classifier.with_progress(progress)
+    try:
+        scores = classifier.predict_proba(rows)
+    except ValueError as error:
+        raise ValueError(f"{rows.path}: {error}") from error
+    for part in row_chunks(len(scores), _CHUNK_ROWS):
+        yield _best(part.start, classifier.classes_, scores[part], top)
+
+
+def _best(start: int, classes: np.ndarray, scores: np.ndarray, top: int) -> _Best:
+    if top == 1:
+        columns = scores.argmax(axis=1, keepdims=True)
+    else:
+        columns = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return _Best(start, classes[columns], np.take_along_axis(scores, columns, axis=1))
+
+
+def _own(
     classifier: ZeroShotClassifier, rows: NpyFile, part: slice, top: int
 ) -> list[_Best]:
     """The chunk of some of the rows; none behind the last row."""
@@ -160,12 +191,7 @@ def _best(
         scores = probabilities(classifier, features, first_row=part.start)
     except ValueError as error:
         raise ValueError(f"{rows.path}: {error}") from error
-    if top == 1:
-        columns = scores.argmax(axis=1, keepdims=True)
-    else:
-        columns = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-    found = np.take_along_axis(scores, columns, axis=1)
-    return [_Best(part.start, classifier.classes_[columns], found)]
+    return [_best(part.start, classifier.classes_, scores, top)]
 
 
 def _gathered(

@@ -12,7 +12,7 @@ from mcfa_fast.selection.choose import Choice, choose
 from mcfa_fast.selection.config import SelectionConfig
 from mcfa_fast.selection.folds import ClassFold, class_folds, hold_out, selection_folds
 from mcfa_fast.selection.rejection import Rejection
-from mcfa_fast.selection.result import Selection
+from mcfa_fast.selection.result import Selection, TransductionChoice
 
 __all__ = [
     "Choice",
@@ -21,6 +21,7 @@ __all__ = [
     "Rejection",
     "Selection",
     "SelectionConfig",
+    "TransductionChoice",
     "calibrate",
     "choose",
     "class_folds",

@@ -23,6 +23,11 @@ class SelectionConfig(Options):
         "('calibration'); a setting of the system's grid as well ('grid'). 'test' takes the "
         "softmax head's best epoch on the test rows, which is optimistic (reference presets only).",
     )
+    transductive: bool = Field(
+        False,
+        description="Also choose, on the same folds, the strengths of transductive "
+        "classification.",
+    )
     folds: int = Field(
         3, ge=2, description="Parts of the seen classes, each of which is held out in turn."
     )

@@ -8,7 +8,21 @@ from typing import Any
 
 from mcfa_fast.selection.rejection import Rejection
 
-__all__ = ["Selection"]
+__all__ = ["Selection", "TransductionChoice"]
+
+
+@dataclass(frozen=True)
+class TransductionChoice:
+    """Strengths of transductive classification, as they were chosen for a head.
+
+    Attributes:
+        setting: options that differ from the defaults.
+        score: mean over the folds, in 0..1, of the accuracy among held-out classes, or for a
+            generalized task of the harmonic mean.
+    """
+
+    setting: Mapping[str, Any]
+    score: float
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,8 @@ class Selection:
             classes, as a multiple of the head's unit; empty otherwise.
         weight: share of the nearest class in the ensemble; None without one.
         rejection: per head, how high the best scores of images of held-out classes are.
+        transduction: per head, the strengths of transductive classification; empty where none
+            were chosen.
     """
 
     score: float
@@ -32,6 +48,7 @@ class Selection:
     calibration: Mapping[str, float] = field(default_factory=dict)
     weight: float | None = None
     rejection: Mapping[str, Rejection] = field(default_factory=dict)
+    transduction: Mapping[str, TransductionChoice] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -44,5 +61,13 @@ class Selection:
             head: Rejection(tuple(found["known"]), tuple(found["unknown"]))
             for head, found in content["rejection"].items()
         }
-        held_out = tuple(content["held_out"])
-        return cls(**{**content, "held_out": held_out, "rejection": rejection})
+        transduction = {
+            head: TransductionChoice(**found)
+            for head, found in content.get("transduction", {}).items()
+        }
+        found = {
+            "held_out": tuple(content["held_out"]),
+            "rejection": rejection,
+            "transduction": transduction,
+        }
+        return cls(**{**content, **found})
