@@ -104,10 +104,11 @@ def test_numbers_that_are_not_finite_are_refused(classifier, name, value):
         changed.predict(FEATURES, reject=True)
 
 
-def test_descriptors_in_other_units_are_warned_of(classifier):
+def test_descriptors_in_other_units_are_refused(classifier):
     added = clone(classifier).fit(FEATURES, LABELS, SEMANTICS)
-    with pytest.warns(UserWarning, match="semantics: a descriptor of norm .* its units the same"):
+    with pytest.raises(ValueError, match="descriptor of 'far': .* expected one on the same scale"):
         added.add_classes(["far"], 1e4 * SEMANTICS[:1])
+    assert len(added.class_names_) == len(SEMANTICS)
 
 
 @pytest.mark.parametrize(

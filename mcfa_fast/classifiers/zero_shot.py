@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mcfa_fast.classifiers.config import RunConfig
 from mcfa_fast.classifiers.fitted import Fitted, fit_heads
-from mcfa_fast.classifiers.heads.base import Monitor
+from mcfa_fast.classifiers.heads.base import FAR, Monitor
 from mcfa_fast.classifiers.prediction import PredictionMixin
 from mcfa_fast.classifiers.selecting import select
 from mcfa_fast.classifiers.state import read_classifier, write_classifier
@@ -33,7 +33,6 @@ from mcfa_fast.systems.registry import RECOMMENDED, find
 __all__ = ["MCFAClassifier", "ZeroShotClassifier"]
 
 _PREFIX = "system__"
-_FAR = 10  # times the norm of any known descriptor
 
 
 class ZeroShotClassifier(PredictionMixin, BaseEstimator):
@@ -294,13 +293,13 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
             raise ValueError(f"names: expected {len(semantics)}, one per descriptor, got {names!r}")
         names = (*self.class_names_, *names)
         names = as_class_names(names, len(names))
-        known = self.table_.semantics.double().norm(dim=1).max()
-        if (far := semantics.double().norm(dim=1).max()) > _FAR * known:
-            warnings.warn(
-                f"semantics: a descriptor of norm {far:.3g} is far from those known, of up to "
-                f"{known:.3g}; are its units the same?",
-                stacklevel=2,
-            )
+        sizes = self.table_.add(semantics).sizes[-len(semantics) :]
+        for name, size in zip(names[-len(semantics) :], sizes.tolist(), strict=True):
+            if size > FAR:
+                raise ValueError(
+                    f"descriptor of {name!r}: its values are up to {size:.3g} times as large as "
+                    "those of training; expected one on the same scale"
+                )
         self.fitted_ = self.fitted_.with_classes(semantics)
         self.class_names_ = names
         return self

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from mcfa_fast.classifiers import ZeroShotClassifier
-from mcfa_fast.classifiers.heads import ClassTable
+from mcfa_fast.classifiers.heads.base import FAR
 from mcfa_fast.systems.base import Embeds
 
-__all__ = ["check_descriptor", "probabilities", "scores"]
-
-_FAR = 100.0
+__all__ = ["probabilities", "scores"]
 
 
 def probabilities(
@@ -69,17 +67,13 @@ def _finite(
 
 def _cause(classifier: ZeroShotClassifier, features: np.ndarray) -> str:
     """Why the scores of finite features [F] are not finite."""
-    calibration = classifier.effective_calibration
-    if not np.isfinite(calibration):
-        return f"the calibration is {calibration}"
-    table = classifier.table_
-    far = torch.nonzero(_sizes(table.semantics) > _FAR * _size_of_seen(table)).flatten()
+    sizes = classifier.table_.sizes
+    far = torch.nonzero(sizes > FAR).flatten()
     if len(far):
         name = classifier.class_names_[int(far[0])]
-        ratio = float(_sizes(table.semantics)[far[0]] / _size_of_seen(table))
         return (
-            f"the descriptor of class {name!r} has values {ratio:.3g} times as large as those of "
-            "training"
+            f"the descriptor of class {name!r} has values {sizes[far[0]]:.3g} times as large as "
+            "those of training"
         )
     owners = {classifier.system_.name: classifier.system_.state_dict()}
     owners |= {name: head.state_dict() for name, head in classifier.heads_.items()}
@@ -89,29 +83,6 @@ def _cause(classifier: ZeroShotClassifier, features: np.ndarray) -> str:
                 return f"{owner}: its trained state ({name}) holds NaN or infinity"
     largest = float(np.abs(features).max())
     return f"values of features as large as {largest:.3g} are too much for {classifier.run_.system}"
-
-
-def check_descriptor(table: ClassTable, name: str, descriptor: np.ndarray) -> None:
-    """Check that a class's descriptor [A] could be of the same kind as those of training.
-
-    Raises:
-        ValueError: when it has values far larger than any of them.
-    """
-    size, usual = float(np.abs(descriptor).max()), _size_of_seen(table)
-    if 0 < _FAR * usual < size:
-        raise ValueError(
-            f"descriptor of {name!r}: its values are up to {size:.3g}, those of training up to "
-            f"{usual:.3g}; expected one on the same scale"
-        )
-
-
-def _sizes(semantics: Tensor) -> Tensor:
-    """The largest absolute value [C] of every descriptor [C, A]."""
-    return semantics.abs().amax(dim=1)
-
-
-def _size_of_seen(table: ClassTable) -> float:
-    return float(_sizes(table.semantics[table.seen]).max())
 
 
 def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from mcfa_fast.classifiers import ZeroShotClassifier
 from mcfa_fast.encoders.sentences import SentenceEncoder
-from mcfa_fast.export.finite import check_descriptor, scores
+from mcfa_fast.export.finite import scores
 from mcfa_fast.storage import write_atomically
 
 __all__ = ["CONTROL_CHARACTERS", "add_class", "alone_with", "replace_saved"]
@@ -61,7 +61,6 @@ def add_class(
             f"descriptor of {name!r}: expected {width} values as in training, got "
             f"{list(descriptor.shape)}{source}"
         )
-    check_descriptor(classifier.table_, name, descriptor)
     changed = copy.copy(classifier).add_classes([name], descriptor[None])
     for head in changed.heads_:
         scores(changed.with_head(head), np.zeros((1, changed.n_features_in_), np.float32))

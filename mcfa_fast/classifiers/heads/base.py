@@ -16,7 +16,10 @@ from mcfa_fast.systems.base import System
 from mcfa_fast.systems.presets import Task
 from mcfa_fast.training.config import Options
 
-__all__ = ["ClassTable", "Head", "Monitor"]
+__all__ = ["FAR", "ClassTable", "Head", "Monitor"]
+
+FAR = 100.0
+"""How many times as large as in training the values of a descriptor are that cannot be meant."""
 
 Monitor = Callable[[int, "Head"], float]
 
@@ -45,6 +48,14 @@ class ClassTable:
     def all(self) -> Tensor:
         """Ascending indices of all classes."""
         return torch.cat([self.seen, self.unseen]).sort().values
+
+    @property
+    def sizes(self) -> Tensor:
+        """The largest absolute value [C] of each descriptor, in units of that of training; 0 where
+        the latter is 0."""
+        sizes = self.semantics.abs().amax(dim=1)
+        usual = sizes[self.seen].max()
+        return sizes / usual if usual > 0 else torch.zeros_like(sizes)
 
     def add(self, semantics: Tensor) -> ClassTable:
         """The table with more unseen classes, by their raw descriptors [M, A]."""
