@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from cli_run import invoke
-from torchrun_driver import CASES, RUN, TRAINABLE, difference
+from torchrun_driver import CASES, RUN, TOGETHER, difference
 
 from mcfa_fast.data import load
 
@@ -117,7 +117,7 @@ def report(driven):
     return json.loads((driven / "report.json").read_text())
 
 
-@pytest.mark.parametrize("system", TRAINABLE)
+@pytest.mark.parametrize("system", TOGETHER)
 def test_ranks_give_what_one_process_gives(report, system):
     found = report[system]
     assert found["epochs"] == 3 and found["ranks agree"]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import toy_system  # noqa: F401 (registers itself)
 from contract_data import SEEN, make_images, make_semantics, short
 
 from mcfa_fast.classifiers import RunConfig, ZeroShotClassifier
@@ -18,7 +17,7 @@ from mcfa_fast.data import load
 from mcfa_fast.data.inputs import training_data
 from mcfa_fast.experiments.run import run
 from mcfa_fast.systems.base import TrainableConfig
-from mcfa_fast.systems.registry import SYSTEMS
+from mcfa_fast.systems.registry import SYSTEMS, make_known
 from mcfa_fast.training import Update, World
 
 ROWS = 225  # in batches of 16, the last of which has one row: a rank has none of it
@@ -28,8 +27,9 @@ UNSEEN = make_images(np.array([20, 21, 22]), rows=20, seed=5)[0]
 TRAINABLE = [
     name for name, entry in SYSTEMS.items() if issubclass(entry.system.Config, TrainableConfig)
 ]
+TOGETHER = [*TRAINABLE, "toy_system:toy"]  # and one that knows nothing of ranks
 CASES = {
-    **{system: (system, {}) for system in TRAINABLE},
+    **{system: (system, {}) for system in TOGETHER},
     "rows": ("mcfa", {"class_weighting": "rows", "noise": "row", "positives": "in"}),
     "means": ("mcfa", {"contrast": "means"}),
     "chunks": ("mcfa", {"chunk_size": 3}),
@@ -143,8 +143,9 @@ def gradient_comparison(system, changes, group):
 
 def main(out):
     torch.set_num_threads(1)
+    make_known("toy_system:toy")
     with launched("cpu") as (_, group):
-        report = {system: comparison(system, group) for system in TRAINABLE}
+        report = {system: comparison(system, group) for system in TOGETHER}
         report["gradients"] = {
             case: gradient_comparison(*what, group) for case, what in CASES.items()
         }
