@@ -19,7 +19,7 @@ import mcfa_fast as mf
 from mcfa_fast.distributed import Ranks
 
 
-def every_form(rank, counts, **data):
+def every_form(rank, counts, group=None, **data):
     """Both forms of positives, all reductions and exchanges against the oracle."""
     worst = {}
     for positives in ("out", "in"):
@@ -34,16 +34,24 @@ def every_form(rank, counts, **data):
                 }
                 wanted = oracle(batch, **options)
                 for exchange in ("gather", "ring"):
-                    got = ours(batch, Ranks(exchange=exchange), **options)
+                    got = ours(batch, Ranks(group, exchange=exchange), **options)
                     key = (positives, reduction, ignored, exchange)
                     worst[key] = error(batch, got, wanted)
     wrong = {key: value for key, value in worst.items() if not value < 1e-10}
     assert not wrong, wrong
 
 
-@case(2, 3, 4)
+@case(2, 4)
 def equal_rows(rank, size):
     every_form(rank, [5] * size)
+
+
+@case(4)
+def three_ranks(rank, size):
+    """A group of the first three, where no two ranks share what they have in common."""
+    group = dist.new_group([0, 1, 2])
+    if rank < 3:
+        every_form(rank, [3, 6, 2], group)
 
 
 @case(2, 4)
@@ -194,6 +202,9 @@ def groups_of_some_ranks(rank, size):
     close([loss], [oracle(batch)[0].vtov])
     one = mf.functional.vtov_loss(visual, labels, temperature=0.3, group=singles[rank])
     assert torch.equal(one, mf.functional.vtov_loss(visual, labels, temperature=0.3))
+    three = (True, False, False, "out", "sum", True, -100)
+    alone = mf.distributed.contrastive(visual, None, labels, None, None, 0.3, *three, singles[rank])
+    close([alone.vtov], [one])
     expect(
         ValueError,
         "a process group that this process is in",

@@ -85,7 +85,7 @@ def ours(batch, group, **options):
     )
     grads = torch.autograd.grad(weighted(losses, batch.rows), [visual, semantic, temperature])
     for replicated in grads[1:]:
-        dist.all_reduce(replicated)
+        dist.all_reduce(replicated, group=group.group)
     return losses, grads
 
 

@@ -184,6 +184,8 @@ def ranks_that_disagree(rank, size):
         kind = ValueError if second else mf.distributed.RankError
         words = name if second else "rank 1 has failed: ValueError"
         expect(kind, words, lambda b=bad: losses(**b) if second else losses())
+    elsewhere = (visual.to("meta"), semantic.to("meta"), labels.to("meta"))
+    expect(ValueError, "rows on the CPU for a `group` of backend gloo", lambda: losses(*elsewhere))
     close([losses().vtov], [oracle(batch)[0].vtov])
 
 

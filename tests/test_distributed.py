@@ -144,5 +144,5 @@ def test_build_without_distributed(monkeypatch):
 
 
 def test_module_with_a_group_is_not_scripted():
-    with pytest.raises(RuntimeError, match="group"):
+    with pytest.raises(TypeError, match="a loss with `group` cannot be scripted"):
         torch.jit.script(mf.VtoVLoss(group=Ranks()))

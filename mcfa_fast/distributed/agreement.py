@@ -13,7 +13,7 @@ from mcfa_fast.distributed.ranks import Members, RankError
 
 Value = Union[str, int, float, bool, None]
 
-_BYTES = 1024
+_BYTES = 2048  # of which the longest call takes half
 _CAUSE = "failed"
 
 

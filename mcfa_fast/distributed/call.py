@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mcfa_fast.distributed.agreement import Value, agree
@@ -49,8 +50,15 @@ def begin(
         ValueError: The ranks do not agree.
     """
     members = Members(given)
+    device = next(tensor.device for tensor in rows.values() if tensor is not None)
+    on_cpu_alone = dist.get_backend(members.group) == "gloo"
 
     def same() -> dict[str, Value]:
+        if on_cpu_alone and device.type != "cpu":
+            raise ValueError(
+                f"expected rows on the CPU for a `group` of backend gloo, but got {device}; "
+                "nccl is the backend for GPUs"
+            )
         check()
         tau = as_tensor(temperature)
         told: dict[str, Value] = {
@@ -77,8 +85,7 @@ def begin(
         }
 
     own = {name: _count(tensor) for name, tensor in rows.items()}
-    device = next(iter(rows.values())).device  # type: ignore[union-attr]
-    every = agree(members, loss, device, same, own)
+    every = agree(members, loss, torch.device("cpu") if on_cpu_alone else device, same, own)
     return Call(members, {name: [entry[name] for entry in every] for name in rows}, device)
 
 
