@@ -145,7 +145,7 @@ def test_a_class_added_by_sentences(classifier, tmp_path):
         ({"name": "new", "vector": VECTOR[1:]}, 422, "expected 6 values as in training, got [5]"),
         ({"name": "new", "vector": []}, 422, "expected 6 values"),
         ({"name": "new", "vector": [*VECTOR[1:], 1e300]}, 422, "vector.5: Input should be less"),
-        ({"name": "new", "vector": [*VECTOR[1:], 1e30]}, 422, "times as large as those of training"),
+        ({"name": "new", "vector": [*VECTOR[1:], 1e30]}, 422, "as large as those of training"),
         ({"name": "new", "vector": [*VECTOR[1:], np.nan]}, 422, "vector.5: Input should be a fin"),
         ({"name": "", "vector": VECTOR}, 422, "name: String should have at least 1"),
         ({"name": "x" * 201, "vector": VECTOR}, 422, "name: String should have at most 200"),
