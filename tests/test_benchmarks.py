@@ -72,7 +72,7 @@ def test_quick_run_checks_every_contender_and_writes_results(tmp_path):
     (path,) = tmp_path.glob("*-quick.json")
     summary = json.loads(path.read_text())
     jobs = {record["job"] for record in summary["records"]}
-    losses = {"alignment", "contrastive", "reconstruction", "sampling"}
+    losses = {"alignment", "contrastive", "pairs", "reconstruction", "sampling"}
     assert jobs == losses | {"classification", "inference", "scaling", "training"}
     for record in summary["records"]:
         assert record["floor"] > 0
