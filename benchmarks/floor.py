@@ -94,6 +94,13 @@ def contrastive(loss: str, shape: Shape, part: str = "both") -> Work:
     return cross(shape, part)
 
 
+def pairs(loss: str, shape: Shape, part: str = "both") -> Work:
+    """The work of ``"towers"`` or of a ``"bank"``, whose keys get no gradient."""
+    n, d, m = shape
+    products = 6 if loss == "towers" else 4
+    return by_part(part, Work(2 * n * m * d, n * m), Work(products * n * m * d, n * m))
+
+
 def alignment(shape: Shape, part: str = "both") -> Work:
     """Wasserstein and KL: read means and log-variances; again, and write their gradients.
 

@@ -17,6 +17,7 @@ from shapes import (
     TEMPERATURE,
     AlignmentBatch,
     ContrastiveBatch,
+    PairBatch,
     ReconstructionBatch,
     SamplingBatch,
     Shape,
@@ -87,6 +88,21 @@ def contrastive(name: str, loss: str = "fused", positives: str = "out") -> Conte
     if name == LIGHTLY:
         return Contender(name, _lightly, mean_vtov, needs="lightly")
     raise ValueError(f"name: unknown contender {name!r}")
+
+
+def pairs(name: str, loss: str) -> Contender:
+    """The contender ``name`` for the loss of ``"towers"`` or of a ``"bank"``."""
+    of_module = _towers if loss == "towers" else _bank
+    oracle = partial(of_module, reference)
+    if name == LIBRARY:
+        return Contender(name, partial(of_module, functional), oracle, quadratic=False)
+    if name == COMPILED:
+        torch.compiler.reset()
+        compiled = torch.compile(oracle, dynamic=False, fullgraph=True)
+        return Contender(name, compiled, oracle, compiles=True)
+    if name == METRIC_LEARNING:
+        return Contender(name, _cross_batch_memory, oracle, needs="pytorch_metric_learning")
+    return Contender(name, oracle, oracle)
 
 
 def alignment(name: str) -> Contender:
@@ -221,6 +237,28 @@ def _metric_learning(batch: ContrastiveBatch) -> Tensor:
     from pytorch_metric_learning.losses import SupConLoss
 
     return SupConLoss(temperature=TEMPERATURE)(batch.visual, batch.labels)
+
+
+def _towers(module: Any, batch: PairBatch) -> Tensor:
+    return module.clip_loss(batch.anchors, batch.keys, temperature=TEMPERATURE)
+
+
+def _bank(module: Any, batch: PairBatch) -> Tensor:
+    """VtoV's mean against a memory that has the batch in its first places."""
+    itself = torch.arange(len(batch.anchors))
+    sums = module.anchor_key(*batch, itself, temperature=TEMPERATURE)
+    return (sums.log_sum_exp - sums.positives / sums.counts).mean()
+
+
+def _cross_batch_memory(batch: PairBatch) -> Tensor:
+    """The same; the batch enters the memory's first places."""
+    from pytorch_metric_learning.losses import CrossBatchMemory, SupConLoss
+
+    size, width = batch.keys.shape
+    memory = CrossBatchMemory(SupConLoss(temperature=TEMPERATURE), width, memory_size=size)
+    memory.embedding_memory, memory.label_memory = batch.keys, batch.key_labels
+    memory.has_been_filled = True
+    return memory(batch.anchors, batch.labels)
 
 
 def _lightly(batch: ContrastiveBatch) -> Tensor:

@@ -42,6 +42,19 @@ class ContrastiveBatch(NamedTuple):
     """[N]"""
 
 
+class PairBatch(NamedTuple):
+    """Anchors and keys; the first keys are copies of the anchors where there are labels."""
+
+    anchors: Tensor
+    """[N, D]"""
+    keys: Tensor
+    """[C, D]"""
+    labels: Tensor | None
+    """[N]"""
+    key_labels: Tensor | None
+    """[C]"""
+
+
 class AlignmentBatch(NamedTuple):
     mean_a: Tensor
     """[N, D]"""
@@ -86,6 +99,11 @@ GLOBAL = Shape(16384, 64, 70)
 # Two instances of every class, as in losses over two views of each image.
 PAIRS = Shape(4096, 64, 2048)
 
+# Of anchors and keys, C being the keys: images and texts, and batches with a memory of past ones.
+TOWERS = Shape(8192, 512, 8192)
+BANK = Shape(4096, 64, 262144)
+BANK_PEERS = Shape(1024, 64, 32768)
+
 ALIGNMENT = (Shape(1024, 64, 70), Shape(65536, 64, 70))
 # D: the features that are reconstructed.
 RECONSTRUCTION = (Shape(25, 512, 5), Shape(1024, 512, 70), Shape(16384, 512, 70))
@@ -106,6 +124,8 @@ SCALING_PEERS = tuple(Shape(n, 64, 70) for n in (1024, 4096, 8192, 16384))
 TINY = Shape(48, 16, 6)
 TINY_FILES = Files(600, 16, 6)
 TINY_PAIRS = Shape(32, 16, 16)
+TINY_TOWERS = Shape(48, 16, 48)
+TINY_BANK = Shape(24, 16, 96)
 TINY_SCALING = tuple(Shape(n, 16, 6) for n in (256, 1024))
 
 
@@ -117,6 +137,23 @@ def contrastive_batch(shape: Shape) -> ContrastiveBatch:
         torch.randn(shape.c, shape.d, generator=generator).requires_grad_(),
         torch.arange(shape.n) % shape.c,
     )
+
+
+def tower_batch(shape: Shape) -> PairBatch:
+    """Normal embeddings of images and texts."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(shape.n, shape.d, generator=generator).requires_grad_()
+    texts = torch.randn(shape.c, shape.d, generator=generator).requires_grad_()
+    return PairBatch(images, texts, None, None)
+
+
+def bank_batch(shape: Shape) -> PairBatch:
+    """Normal latents of 70 classes, and a memory without a gradient that they have entered."""
+    generator = torch.Generator().manual_seed(0)
+    bank = torch.randn(shape.c, shape.d, generator=generator)
+    labels = torch.arange(shape.c) % 70
+    anchors = bank[: shape.n].clone().requires_grad_()
+    return PairBatch(anchors, bank, labels[: shape.n].clone(), labels)
 
 
 def alignment_batch(shape: Shape) -> AlignmentBatch:
@@ -151,7 +188,7 @@ def in_double(batch):
     return type(batch)(
         *(
             tensor.detach().double().requires_grad_(tensor.requires_grad)
-            if tensor.is_floating_point()
+            if tensor is not None and tensor.is_floating_point()
             else tensor
             for tensor in batch
         )
@@ -160,4 +197,4 @@ def in_double(batch):
 
 def leaves(batch) -> list[Tensor]:
     """The tensors of ``batch`` that gradients are taken of."""
-    return [tensor for tensor in batch if tensor.requires_grad]
+    return [tensor for tensor in batch if tensor is not None and tensor.requires_grad]

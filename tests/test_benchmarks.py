@@ -72,8 +72,8 @@ def test_quick_run_checks_every_contender_and_writes_results(tmp_path):
     (path,) = tmp_path.glob("*-quick.json")
     summary = json.loads(path.read_text())
     jobs = {record["job"] for record in summary["records"]}
-    losses = {"alignment", "contrastive", "reconstruction", "sampling"}
-    assert jobs == losses | {"classification", "distributed", "inference", "scaling", "training"}
+    losses = {"alignment", "contrastive", "distributed", "pairs", "reconstruction", "sampling"}
+    assert jobs == losses | {"classification", "inference", "scaling", "training"}
     for record in summary["records"]:
         assert record["floor"] > 0
         assert all(seconds > 0 for seconds in record["seconds"].values())

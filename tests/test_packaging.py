@@ -26,7 +26,10 @@ BY_PRODUCTS = shutil.ignore_patterns(
     ".*", "build", "dist", "runs", "results", "*.egg-info", "*.so", "__pycache__"
 )
 # What takes PyTorch and NumPy alone; all else in the package may need an extra.
-LIGHT = ("chunked", "compat", "functional", "linear", "losses", "ops", "reference", "search")
+LIGHT = (
+    *("chunked", "compat", "distributed", "functional"),
+    *("linear", "losses", "ops", "reference", "search"),
+)
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "setup.py").exists(), reason="the tests are not beside the sources"
@@ -214,7 +217,7 @@ for name in sys.argv[1:]:
     getattr(mf, name)
 print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
 """
-    names = ["compat", "functional", "in_chunks", "losses", "ops", "reference"]
+    names = ["compat", "distributed", "functional", "in_chunks", "losses", "ops", "reference"]
     loaded = run(sys.executable, code, *names, cwd=tmp_path)
     assert "mcfa_fast" in loaded
     assert not {module for modules in MODULES.values() for module in modules} & set(loaded)

@@ -111,6 +111,9 @@ class _PairSums(torch.autograd.Function):
         pairs: Pairs,
     ) -> tuple[Tensor, ...]:
         members, options = pairs.members, (pairs.positives, pairs.normalize, pairs.ignore_index)
+        travelling = anchors if keys is None else keys
+        labels = anchor_labels if key_labels is None else key_labels
+        hosts = _hosts(pairs, [_on_wire(travelling, members), labels])
         own = block_sums(
             anchors,
             keys,
@@ -122,11 +125,9 @@ class _PairSums(torch.autograd.Function):
         )
         side = _Side(own[:3], pairs.positives)
         key_side = _Side(own[3:], pairs.positives) if keys is not None else side
-        travelling = anchors if keys is None else keys
-        labels = anchor_labels if key_labels is None else key_labels
         kept: list[Tensor] = []
         returning: list[tuple[slice, Transfer]] = []
-        for visit, (rows, labels_there) in _hosts(pairs, [_on_wire(travelling, members), labels]):
+        for visit, (rows, labels_there) in hosts:
             if members.options.exchange == "gather":
                 kept += [rows, labels_there]
             sums = None
@@ -181,6 +182,10 @@ class _PairSums(torch.autograd.Function):
 
         terms = torch.stack([*grads[:2], *sums], dim=1)
         key_terms = terms if symmetric else torch.stack([*grads[3:5], *key_sums], dim=1)
+        leaving = [key_terms] if pairs.key_side else []
+        if members.options.exchange == "ring":
+            leaving = [_on_wire(travelling, members), labels, *leaving]
+        hosts = _hosts(pairs, leaving)
         grad_anchors, grad_keys, grad_temperature = block_gradients(
             anchors,
             keys,
@@ -197,9 +202,6 @@ class _PairSums(torch.autograd.Function):
         grad_keys = _as(grad_keys, terms.dtype)
         grad_travelling = grad_anchors if symmetric else grad_keys
 
-        leaving = [key_terms] if pairs.key_side else []
-        if members.options.exchange == "ring":
-            leaving = [_on_wire(travelling, members), labels, *leaving]
         returning: list[tuple[slice, Transfer]] = []
 
         def collect() -> None:
@@ -209,7 +211,7 @@ class _PairSums(torch.autograd.Function):
                     grad_travelling[rows_here] += grad_rows
             returning.clear()
 
-        for step, (visit, there) in enumerate(_hosts(pairs, leaving)):
+        for step, (visit, there) in enumerate(hosts):
             if members.options.exchange == "gather":
                 there = [*kept[2 * step : 2 * step + 2], *there]
             back = []
@@ -251,7 +253,8 @@ class _PairSums(torch.autograd.Function):
 def _hosts(pairs: Pairs, leaving: Sequence[Tensor]) -> Iterator[tuple[Visit, list[Tensor]]]:
     """Each visit with what the host has sent of these, which have one entry per row here.
 
-    While one is worked on, the next travels; in exchange "gather" all of them do.
+    The first are on their way when this returns, and the next while one is worked on; in exchange
+    "gather" all of them are from the beginning.
     """
     members = pairs.members
 
@@ -265,11 +268,16 @@ def _hosts(pairs: Pairs, leaving: Sequence[Tensor]) -> Iterator[tuple[Visit, lis
             [tensor.new_empty(count, *tensor.shape[1:]) for tensor in leaving],
         )
 
-    ahead = len(pairs.visits) if members.options.exchange == "gather" else 2
-    transfers = [start(visit) for visit in pairs.visits[: ahead - 1]]
-    for step, visit in enumerate(pairs.visits):
-        transfers += [start(later) for later in pairs.visits[step + ahead - 1 : step + ahead]]
-        yield visit, transfers.pop(0).wait()
+    ahead = len(pairs.visits) if members.options.exchange == "gather" else 1
+    transfers = [start(visit) for visit in pairs.visits[:ahead]]
+
+    def arrived() -> Iterator[tuple[Visit, list[Tensor]]]:
+        for step, visit in enumerate(pairs.visits):
+            there = transfers.pop(0).wait()
+            transfers.extend(start(later) for later in pairs.visits[step + ahead :][:1])
+            yield visit, there
+
+    return arrived()
 
 
 def _on_wire(rows: Tensor, members: Members) -> Tensor:

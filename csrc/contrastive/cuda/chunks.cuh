@@ -36,6 +36,24 @@ __device__ __forceinline__ void add_part(LogSum<A> part, bool begins, A& largest
   sum = part.sum;
 }
 
+// Leaves out of a chunk the products of rows with themselves. A thread per row, or per column.
+template <typename A>
+__global__ void __launch_bounds__(kChunkThreads) chunk_selves_kernel(const SelfPairs selves, const Chunk<A> chunk) {
+  const int64_t place = global_thread();
+  if (selves.of_rows != nullptr && place < chunk.row_count) {
+    const int64_t column = selves.of_rows[chunk.first_row + place] - chunk.first_column;
+    if (column >= 0 && column < chunk.column_count) {
+      chunk.products[place * chunk.column_count + column] = -INFINITY;
+    }
+  }
+  if (selves.of_columns != nullptr && place < chunk.column_count) {
+    const int64_t row = selves.of_columns[chunk.first_column + place] - chunk.first_row;
+    if (row >= 0 && row < chunk.row_count) {
+      chunk.products[row * chunk.column_count + place] = -INFINITY;
+    }
+  }
+}
+
 // Adds the chunk to its rows' log-sum-exps. A block per row. The chunk with the first column begins them; rows that do
 // not meet it, because chunks left of the diagonal are left out, were begun as columns. `pairs` is of one split.
 template <typename T>
@@ -60,7 +78,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_forward_kernel(
     const auto other = [&](int k) {
       const int64_t place = first + k * kChunkThreads;
       const int64_t column = chunk.first_column + place;
-      const bool counts = place < chunk.column_count && column < kept_columns && !is_self(pairs, row, column);
+      const bool counts = place < chunk.column_count && column < kept_columns && !(pairs.same && column == row);
       return counts ? products[place] : A(-INFINITY);
     };
     add_terms<kTerms>(sum, scaling, other);

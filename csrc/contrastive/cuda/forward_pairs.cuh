@@ -32,6 +32,11 @@ void launch_pairs(const ForwardPairs<T>& pairs, const PairsOnDevice<T>& of, int6
   if (by_library<T>(pairs.width)) {
     for_each_block(of.rows, of.columns, of.same, [&](const auto& block) {
       block.for_each_chunk([&](const auto& chunk) {
+        if (of.selves.of_rows != nullptr || of.selves.of_columns != nullptr) {
+          launch(
+              chunk_selves_kernel<Accumulate<T>>, blocks_for(std::max(chunk.row_count, chunk.column_count), kChunkThreads),
+              kChunkThreads, 0, of.selves, chunk);
+        }
         launch(
             chunk_forward_kernel<T>, static_cast<unsigned>(chunk.row_count), kChunkThreads,
             kChunkThreads / 32 * sizeof(Accumulate<T>), pairs, chunk);

@@ -17,6 +17,7 @@ namespace mcfa_fast {
   template __global__ void chunk_backward_kernel<T>(const BackwardPairs<T>, const Chunk<Accumulate<T>>, T*, int64_t);
 
 #define MCFA_SUMS(A)                                                                                               \
+  template __global__ void chunk_selves_kernel<A>(const SelfPairs, const Chunk<A>);                                \
   template __global__ void class_heads_kernel<A>(                                                                  \
       const A*, const int64_t*, const int64_t*, const int64_t*, int64_t, A*);                                      \
   template __global__ void class_products_kernel<A>(                                                               \
