@@ -212,9 +212,9 @@ class DualEncoderTraining(BatchTraining):
         """VtoS and StoV of the whole batch."""
         temperature = self._config.temperature
         if share is not None:
-            given = {"temperature": temperature, "group": share.group}
-            vtos = functional.vtos_loss(visual, semantic, labels, **given)
-            stov = functional.stov_loss(visual, semantic, labels, **given)
+            compared, group = (visual, semantic, labels), share.group
+            vtos = functional.vtos_loss(*compared, temperature=temperature, group=group)
+            stov = functional.stov_loss(*compared, temperature=temperature, group=group)
             return share.once(vtos), share.once(stov)
         _, vtos, stov = ops.contrastive(
             visual,
