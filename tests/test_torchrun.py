@@ -207,20 +207,20 @@ def test_a_killed_rank_is_one_error_of_the_others(tmp_path):
         processes[2].kill()
         began = time.monotonic()
         codes, _, errors = zip(*map(ended, processes), strict=True)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert codes == (1, 1, -signal.SIGKILL)
     (line,) = "".join(errors).strip().splitlines()
     assert re.match(r"error: .*rank [01] of 3.*one of them has ended, or has not answered", line)
 
 
 def test_a_hanging_rank_is_an_error_after_the_time_out(tmp_path):
-    processes = by_hand(2, *ENDLESS, "--run-dir", tmp_path / "run", MCFA_FAST_TIMEOUT="4")
+    processes = by_hand(2, *ENDLESS, "--run-dir", tmp_path / "run", MCFA_FAST_TIMEOUT="8")
     with killed_in_the_end(*processes):
         wait_for_epoch(tmp_path / "run", 2, processes[0])
         processes[1].send_signal(signal.SIGSTOP)
         began = time.monotonic()
         code, _, error = ended(processes[0])
-    assert code == 1 and 3 < time.monotonic() - began < 30
+    assert code == 1 and 7 < time.monotonic() - began < 60
     (line,) = error.strip().splitlines()
     assert line.startswith("error: ") and "has not answered" in line
 

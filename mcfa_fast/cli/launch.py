@@ -74,8 +74,10 @@ def launched(device: str) -> Iterator[tuple[str, dist.ProcessGroup | None]]:
 def _meet(backend: str) -> tuple[Any, int]:
     """The store that all processes know, and this one's rank among them."""
     timeout = _timeout()
+    # Processes do not start at the same moment, however soon they have to answer afterwards.
+    to_start = max(timeout, timedelta(seconds=_SECONDS))
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        store, rank, size = next(dist.rendezvous("env://", timeout=to_start))
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=timeout
         )

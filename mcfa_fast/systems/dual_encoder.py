@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mcfa_fast import distributed, ops
+from mcfa_fast import functional, ops
 from mcfa_fast.data.inputs import TrainingData
 from mcfa_fast.systems.base import System, TrainableConfig
 from mcfa_fast.systems.batches import BatchTraining, StepInput, TrainingBatch
@@ -203,15 +203,33 @@ class DualEncoderTraining(BatchTraining):
         # As much noise as MCFA would sample latents with, see _Maps.
         for rows in (len(visual) if share is None else share.total, len(semantic)):
             torch.randn(rows, semantic.shape[1], generator=self.noise, device=visual.device)
-        wanted = (False, True, True)  # VtoV, VtoS, StoV
-        options = ("out", "sum", True, -100)  # positives, reduction, normalize, ignore_index
-        compared = (visual, semantic, batch.labels, config.temperature, *wanted, *options)
-        if share is None:
-            _, vtos, stov = ops.contrastive(*compared)
-        else:
-            _, *contrasts = distributed.contrastive(*compared, share.group)
-            vtos, stov = map(share.once, contrasts)
+        vtos, stov = self._contrasts(visual, semantic, batch.labels, share)
         return config.vtos_weight * vtos + config.stov_weight * stov, vtos, stov
+
+    def _contrasts(
+        self, visual: Tensor, semantic: Tensor, labels: Tensor, share: Share | None
+    ) -> tuple[Tensor, Tensor]:
+        """VtoS and StoV of the whole batch."""
+        temperature = self._config.temperature
+        if share is not None:
+            compared, group = (visual, semantic, labels), share.group
+            vtos = functional.vtos_loss(*compared, temperature=temperature, group=group)
+            stov = functional.stov_loss(*compared, temperature=temperature, group=group)
+            return share.once(vtos), share.once(stov)
+        _, vtos, stov = ops.contrastive(
+            visual,
+            semantic,
+            labels,
+            temperature,
+            vtov=False,
+            vtos=True,
+            stov=True,
+            positives="out",
+            reduction="sum",
+            normalize=True,
+            ignore_index=-100,
+        )
+        return vtos, stov
 
     def _drop(self, features: Tensor, share: Share | None) -> Tensor:
         kept = 1 - self._config.visual_dropout
