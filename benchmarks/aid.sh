@@ -3,12 +3,12 @@
 # goes on where it was when the same command is given again.
 #
 #   benchmarks/aid.sh [JOBS [STUDY...]]     studies: methods methods-1024 seeds ablation changes reference
-#                                             preset large-batch
+#                                             preset large-batch transductive
 set -euo pipefail
 cd "$(dirname "$0")/.."
 JOBS=${1:-2}
 shift || true
-STUDIES=${*:-methods methods-1024 seeds ablation changes reference preset large-batch}
+STUDIES=${*:-methods methods-1024 seeds ablation changes reference preset large-batch transductive}
 COMMAND=${MCFA_FAST:-.venv/bin/mcfa-fast}
 DATA=${AID:-../shared/data/aid}
 RUNS=${RUNS:-runs/aid}
@@ -38,6 +38,7 @@ for study in $STUDIES; do
     methods-1024) compare methods-1024 1024 --systems dual-encoder,eszsl,ale,sje ;;
     seeds) compare seeds 512 --systems dual-encoder --seeds 0,1,2,3,4 ;;
     ablation) compare ablation 512 --systems ablation ;;
+    transductive) compare transductive 512 --systems dual-encoder,closed-form --transductive ;;
     changes) compare changes 512 --systems changes --splits 20/10 ;;
     reference) compare reference 512 --systems mcfa:reference --splits 20/10:0 --seeds 0,1,2,3,4 ;;
     preset)

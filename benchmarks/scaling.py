@@ -77,10 +77,10 @@ def measure_here(name: str, shape: Shape, threads: int, quick: bool) -> dict[str
 
     batch = shapes.contrastive_batch(shape)
     call = differentiating(contender, batch, "both").execute
-    _forget_peak()
-    before = _peak_bytes()
+    forget_peak()
+    before = peak_bytes()
     seconds = _time(call)
-    peak = _peak_bytes() - before
+    peak = peak_bytes() - before
     if seconds < LONG_SECONDS or contender.compiles:
         first = _time(call)
         rounds = min(int(BUDGET_SECONDS / first), 200)
@@ -126,14 +126,14 @@ def _time(call) -> float:
     return time.perf_counter() - start
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Makes the present memory the peak, where the system can do that."""
     path = Path("/proc/self/clear_refs")
     if path.exists():
         path.write_text("5")
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """The largest resident memory that this process has had."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

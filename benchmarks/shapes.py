@@ -112,6 +112,7 @@ INFERENCE = (Shape(1024, 64, 70), Shape(65536, 64, 70), Shape(65536, 64, 1000))
 
 NEAREST = (1, 5)
 # A query at a time, or few.
+SET = Shape(100_000, 512, 100)  # N images of C classes with D features, classified together
 INFERENCE_FEW = (Shape(1, 64, 70), Shape(64, 64, 1000))
 FILES = Files(1_000_000, 512, 70)
 

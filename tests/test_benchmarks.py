@@ -73,7 +73,7 @@ def test_quick_run_checks_every_contender_and_writes_results(tmp_path):
     summary = json.loads(path.read_text())
     jobs = {record["job"] for record in summary["records"]}
     losses = {"alignment", "contrastive", "distributed", "pairs", "reconstruction", "sampling"}
-    assert jobs == losses | {"classification", "inference", "scaling", "training"}
+    assert jobs == losses | {"classification", "inference", "scaling", "training", "transduction"}
     for record in summary["records"]:
         assert record["floor"] > 0
         assert all(seconds > 0 for seconds in record["seconds"].values())

@@ -1,4 +1,4 @@
-"""The accuracy studies on AID: that every command of the script is one of today."""
+"""The accuracy studies: that every command of their scripts is one of today."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import typer
 
 from mcfa_fast.classifiers import RunConfig
@@ -15,7 +16,7 @@ from mcfa_fast.experiments.contestants import resolve_contestants
 from mcfa_fast.experiments.space import parse_choice
 
 COMMANDS = typer.main.get_command(app).commands
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "aid.sh"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 RECORDING = """
 import json, os, pathlib, sys
@@ -28,16 +29,17 @@ for name in ("table.md", "results.csv", "trials.csv"):
 """
 
 
-def test_studies_on_aid_are_commands_of_today(tmp_path):
+@pytest.mark.parametrize("script", ["aid.sh", "whu_rs19.sh"])
+def test_studies_are_commands_of_today(script, tmp_path):
     """The script is run with a command that only writes down how it was called."""
     command = tmp_path / "mcfa-fast"
     command.write_text(f"#!{sys.executable}\n{RECORDING}")
     command.chmod(0o755)
     folders = {name: str(tmp_path / name.lower()) for name in ("RUNS", "RESULTS", "RECORD")}
-    environment = os.environ | folders | {"MCFA_FAST": str(command)}
-    subprocess.run([SCRIPT], check=True, env=environment)
+    environment = os.environ | folders | {"MCFA_FAST": str(command), "PYTHON": "true"}
+    subprocess.run([BENCHMARKS / script], check=True, env=environment)
     calls = [json.loads(line) for line in Path(folders["RECORD"]).read_text().splitlines()]
-    assert {name for name, *_ in calls} == {"benchmark", "sweep"}
+    assert {name for name, *_ in calls} <= {"benchmark", "sweep"} and calls
     for name, *arguments in calls:
         given = COMMANDS[name].make_context(name, arguments).params
         if name == "benchmark":

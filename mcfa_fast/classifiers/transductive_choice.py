@@ -28,7 +28,7 @@ STRENGTHS: dict[str, Sequence[Any]] = {
     "likelihood": (0.5, 1.0),
     "initial": (0.5, 1.0),
 }
-"""What is chosen from; the first of each is the default, which wins where others are not better."""
+"""What is chosen from; of equally good ones the first."""
 
 
 def choose_strengths(

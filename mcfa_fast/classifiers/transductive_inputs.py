@@ -22,7 +22,8 @@ class TransductionConfig(Options):
     """Strengths of transductive classification, see
     :func:`~mcfa_fast.classifiers.transductive.transduce`.
 
-    The defaults are those of highest accuracy among held-out seen classes of AID and WHU-RS19.
+    The defaults do well among held-out seen classes of AID and WHU-RS19, with and without labelled
+    images.
     """
 
     temperature: float = Field(
@@ -47,7 +48,7 @@ class TransductionConfig(Options):
         10.0, ge=0, description="Weight ν of the neighbours' mean posterior."
     )
     initial: float = Field(
-        0.5, ge=0, description="Weight α of the logarithm of the initial posteriors."
+        1.0, ge=0, description="Weight α of the logarithm of the initial posteriors."
     )
     whitening: float | None = Field(
         0.1,
