@@ -82,6 +82,8 @@ struct DeviceSides {
     const auto& rows = of_keys ? keys() : anchors;
     const auto& columns = of_keys ? anchors : keys();
     const auto* self = input_pointer<int64_t>(selves);
+    SelfPairs with_self{};  // a conditional of two of them ends nvcc 13.0's cicc
+    (of_keys ? with_self.of_columns : with_self.of_rows) = self;
     return {
         rows.latents,
         columns.latents,
@@ -90,7 +92,7 @@ struct DeviceSides {
         columns.labels.kept(),
         with_positives ? input_pointer<int64_t>(rows.begin) : nullptr,
         with_positives ? input_pointer<int64_t>(rows.end) : nullptr,
-        of_keys ? SelfPairs{nullptr, self} : SelfPairs{self, nullptr}};
+        with_self};
   }
 };
 
