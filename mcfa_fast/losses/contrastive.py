@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mcfa_fast import distributed, ops
+from mcfa_fast.losses.options import check_number, check_positives, check_reduction
 from mcfa_fast.ops import ContrastiveLossValues
 
 if TYPE_CHECKING:
@@ -30,9 +31,14 @@ class WithTemperature(nn.Module):
         if isinstance(temperature, nn.Parameter):
             self.temperature = temperature
         elif isinstance(temperature, Tensor):
+            if temperature.requires_grad:
+                raise ValueError(
+                    "expected `temperature` to be a torch.nn.Parameter if it is to be trained, but "
+                    "got a tensor that requires a gradient, which no optimizer would be given"
+                )
             self.register_buffer("temperature", temperature)
         else:
-            self.temperature = float(temperature)
+            self.temperature = check_number("temperature", temperature)
 
     def __prepare_scriptable__(self) -> WithTemperature:
         """Called by ``torch.jit.script``, which cannot have what is between ranks."""
@@ -59,7 +65,7 @@ class ContrastiveOptions(WithTemperature):
         group: Union[Ranks, ProcessGroup, None] = None,
     ):
         super().__init__(temperature, group)
-        self.reduction = reduction
+        self.reduction = check_reduction(reduction)
         self.normalize = normalize
         self.ignore_index = ignore_index
 
@@ -123,7 +129,7 @@ class OptionsWithPositives(ContrastiveOptions):
         self, temperature: Union[float, Tensor] = 2.0, *, positives: str = "out", **options: Any
     ):
         super().__init__(temperature, **options)
-        self.positives = positives
+        self.positives = check_positives(positives)
 
     def extra_repr(self) -> str:
         return f"positives={self.positives!r}, {super().extra_repr()}"

@@ -7,6 +7,7 @@ from typing import Optional
 from torch import Tensor, nn
 
 from mcfa_fast import ops
+from mcfa_fast.losses.options import check_reduction
 
 
 class WassersteinAlignment(nn.Module):
@@ -26,7 +27,7 @@ class WassersteinAlignment(nn.Module):
 
     def __init__(self, *, reduction: str = "sum"):
         super().__init__()
-        self.reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(
         self,
@@ -59,7 +60,7 @@ class KLDivergence(nn.Module):
 
     def __init__(self, *, reduction: str = "sum"):
         super().__init__()
-        self.reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, mean: Tensor, logvar: Tensor) -> Tensor:
         """The divergence of the Gaussians ``mean [N, D]``, ``logvar [N, D]``."""
@@ -86,7 +87,7 @@ class L1Reconstruction(nn.Module):
 
     def __init__(self, *, reduction: str = "sum"):
         super().__init__()
-        self.reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, instances: Tensor, table: Tensor, labels: Optional[Tensor] = None) -> Tensor:
         """The distance of ``instances [N, F]`` from table's rows, gathered by ``labels [N]``."""

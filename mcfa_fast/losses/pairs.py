@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mcfa_fast import distributed, ops
 from mcfa_fast.losses.contrastive import WithTemperature
+from mcfa_fast.losses.options import check_reduction
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -40,7 +41,7 @@ class InfoNCELoss(WithTemperature):
         group: "Union[Ranks, ProcessGroup, None]" = None,
     ):
         super().__init__(temperature, group)
-        self.reduction = reduction
+        self.reduction = check_reduction(reduction)
         self.normalize = normalize
 
     def forward(self, anchors: Tensor, keys: Tensor, negatives: Optional[Tensor] = None) -> Tensor:
@@ -149,7 +150,7 @@ class NTXentLoss(WithTemperature):
         group: "Union[Ranks, ProcessGroup, None]" = None,
     ):
         super().__init__(temperature, group)
-        self.reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, views_a: Tensor, views_b: Tensor) -> Tensor:
         """The loss of two views ``[N, D]`` each."""
