@@ -1,4 +1,4 @@
-"""The modules of losses: what they are made of is checked when they are made."""
+"""What losses are given: options of modules when they are made, arguments that are no tensors."""
 
 import pytest
 import torch
@@ -39,3 +39,37 @@ def test_a_temperature_is_trained_as_a_parameter_or_not_at_all(module):
     assert [name for name, _ in module(tau).named_buffers()] == ["temperature"]
     with pytest.raises(ValueError, match="`temperature` to be a torch.nn.Parameter"):
         module(tau.clone().requires_grad_())
+
+
+F = mf.functional
+ROWS, LABELS = torch.eye(4), torch.arange(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("visual", lambda wrong: F.vtov_loss(wrong, LABELS, temperature=0.1)),
+        ("labels", lambda wrong: F.vtos_loss(ROWS, ROWS, wrong, temperature=0.1)),
+        ("semantic", lambda wrong: F.contrastive_losses(ROWS, wrong, LABELS, temperature=0.1)),
+        ("mean_b", lambda wrong: F.wasserstein_alignment(ROWS, ROWS, wrong, ROWS)),
+        ("logvar", lambda wrong: F.kl_divergence(ROWS, wrong)),
+        ("table", lambda wrong: F.l1_reconstruction(ROWS, wrong)),
+        ("noise", lambda wrong: F.reparameterize(ROWS, ROWS, wrong)),
+        ("keys", lambda wrong: F.info_nce_loss(ROWS, wrong, temperature=0.1)),
+        ("texts", lambda wrong: F.clip_loss(ROWS, wrong, temperature=0.1)),
+        ("views_a", lambda wrong: F.nt_xent_loss(wrong, ROWS, temperature=0.1)),
+    ],
+)
+@pytest.mark.parametrize(
+    "wrong", [ROWS.numpy(), ROWS.tolist(), None], ids=["array", "list", "none"]
+)
+def test_what_is_no_tensor_is_named(name, call, wrong):
+    kind = type(wrong).__name__
+    with pytest.raises(TypeError, match=f"`{name}` to be a torch.Tensor, but got {kind}"):
+        call(wrong)
+
+
+def test_a_temperature_that_is_no_number_is_named():
+    for wrong in ("0.1", None, [0.1]):
+        with pytest.raises(TypeError, match="`temperature` to be a number or a torch.Tensor"):
+            F.vtov_loss(ROWS, LABELS, temperature=wrong)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from mcfa_fast import distributed, ops
+from mcfa_fast.functional.checks import check_temperature, check_tensors
 from mcfa_fast.ops import ContrastiveLossValues
 
 if TYPE_CHECKING:
@@ -274,6 +275,10 @@ def _contrastive(
     reference_labels: Tensor | None = None,
 ) -> ContrastiveLossValues:
     """Those of VtoV, VtoS and StoV that are wanted, of this process's batch or a group's."""
+    check_tensors(visual=visual, labels=labels)
+    if wanted[1] or wanted[2]:
+        check_tensors(semantic=semantic)
+    check_temperature(temperature)
     arguments = (visual, semantic, labels, references, reference_labels, temperature, *wanted)
     options = (positives, reduction, normalize, ignore_index)
     if distributed.several(group):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mcfa_fast import ops
+from mcfa_fast.functional.checks import check_tensors
 
 
 def wasserstein_alignment(
@@ -43,6 +44,7 @@ def wasserstein_alignment(
         >>> mf.functional.wasserstein_alignment(mean, logvar, torch.zeros(1, 2), logvar)
         tensor(5.)
     """
+    check_tensors(mean_a=mean_a, logvar_a=logvar_a, mean_b=mean_b, logvar_b=logvar_b)
     return ops.wasserstein(mean_a, logvar_a, mean_b, logvar_b, labels, reduction)
 
 
@@ -68,6 +70,7 @@ def kl_divergence(mean: Tensor, logvar: Tensor, *, reduction: str = "sum") -> Te
         >>> mf.functional.kl_divergence(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))
         tensor(2.5000)
     """
+    check_tensors(mean=mean, logvar=logvar)
     return ops.kl(mean, logvar, reduction)
 
 
@@ -108,6 +111,7 @@ def l1_reconstruction(
         >>> mf.functional.l1_reconstruction(features, decoded, labels, reduction="none")
         tensor([1., 1., 3.])
     """
+    check_tensors(instances=instances, table=table)
     return ops.l1(instances, table, labels, reduction)
 
 
@@ -141,4 +145,5 @@ def reparameterize(mean: Tensor, logvar: Tensor, noise: Tensor, *, power: float 
         >>> mf.functional.reparameterize(mean, logvar, torch.tensor([[0.5, -1.0]]))
         tensor([[1.5000, 1.0000]])
     """
+    check_tensors(mean=mean, logvar=logvar, noise=noise)
     return ops.reparameterize(mean, logvar, noise, power)

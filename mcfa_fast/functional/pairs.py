@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from mcfa_fast import distributed, ops
+from mcfa_fast.functional.checks import check_temperature, check_tensors
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -57,6 +58,8 @@ def info_nce_loss(
         >>> mf.functional.info_nce_loss(anchors, anchors, negatives=queue, temperature=1.0)
         tensor(0.6265)
     """
+    check_tensors(anchors=anchors, keys=keys)
+    check_temperature(temperature)
     if distributed.several(group):
         return distributed.info_nce(
             anchors, keys, negatives, temperature, reduction, normalize, group
@@ -100,6 +103,8 @@ def clip_loss(
         >>> mf.functional.clip_loss(torch.eye(2), torch.eye(2), temperature=1.0)
         tensor(0.3133)
     """
+    check_tensors(images=images, texts=texts)
+    check_temperature(temperature)
     if distributed.several(group):
         return distributed.clip(images, texts, temperature, normalize, group)
     return ops.clip(images, texts, temperature, normalize)
@@ -141,6 +146,8 @@ def nt_xent_loss(
         >>> mf.functional.nt_xent_loss(torch.eye(2), torch.eye(2), temperature=1.0)
         tensor(0.5514)
     """
+    check_tensors(views_a=views_a, views_b=views_b)
+    check_temperature(temperature)
     if distributed.several(group):
         return distributed.nt_xent(views_a, views_b, temperature, reduction, group)
     return ops.nt_xent(views_a, views_b, temperature, reduction)
