@@ -85,10 +85,12 @@ build/dist/built: .venv/torch setup.py pyproject.toml $(SOURCES)
 	$(BIN)/pip install $(TORCH) "mcfa_fast[test]"
 	touch $@
 
-# The libraries that the benchmarks compare with bring others that .venv is kept free of.
+# The libraries that the benchmarks compare with bring others that .venv is kept free of. One of these, torchvision, has no
+# build for each PyTorch: where it does not load, what only looks for it fails, and no loss needs it.
 $(BENCH)/installed: $(BENCH)/torch build/dist/built
 	$(BENCH)/bin/pip install --no-deps --force-reinstall build/dist/*.whl
 	$(BENCH)/bin/pip install $(TORCH) "mcfa_fast[bench]"
+	$(BENCH)/bin/pip uninstall --yes torchvision
 	touch $@
 
 clean:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Union
 
 import torch
@@ -65,7 +66,7 @@ class NTXentLoss(nn.Module):
         self.register_buffer("bank", bank, persistent=False)
         self.register_buffer("bank_ptr", torch.zeros(1, dtype=torch.long), persistent=False)
         self._entering: Tensor | None = None
-        self._awaited = 0  # backward passes that still need the bank as it is
+        self._awaited = [0]  # number of backward passes that still need the bank as it is
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         """The loss of ``out0 [N, D]`` and ``out1 [N, D]``, the two views of N samples."""
@@ -121,12 +122,9 @@ class NTXentLoss(nn.Module):
         if out0.requires_grad:
             self._entering = F.normalize(out1.detach(), dim=1)
         if sums.log_sum_exp.requires_grad:
-            self._awaited += 1
-            sums.log_sum_exp.register_hook(self._used)
+            self._awaited[0] += 1
+            sums.log_sum_exp.register_hook(partial(_count_down, self._awaited))
         return loss
-
-    def _used(self, grad: Tensor) -> None:
-        self._awaited -= 1
 
     @torch.no_grad()
     def _enqueue(self) -> None:
@@ -134,11 +132,15 @@ class NTXentLoss(nn.Module):
         batch, self._entering = self._entering, None
         if batch is None:
             return
-        if self._awaited > 0:  # as with two losses that are added up before their backward
-            self.bank, self._awaited = self.bank.clone(), 0
+        if self._awaited[0] > 0:  # as with two losses that are added up before their backward
+            self.bank, self._awaited = self.bank.clone(), [0]
         if self.gather_distributed and world_size() > 1:
             batch = gathered(batch, with_grad=False)
         begin = int(self.bank_ptr)
         end = begin + len(batch)
         self.bank[begin:end] = batch[: len(self.bank) - begin].to(self.bank.dtype)
         self.bank_ptr.fill_(end if end < len(self.bank) else 0)
+
+
+def _count_down(number: list[int], grad: Tensor) -> None:
+    number[0] -= 1
