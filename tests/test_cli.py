@@ -274,7 +274,7 @@ def test_predict_shows_its_progress_on_a_terminal_only(run_dir, tmp_path, monkey
     assert "40/40" not in result.output
     assert np.load(tmp_path / "a").shape == (40, 1)
     terminal = Console(force_terminal=True, file=io.StringIO())
-    monkeypatch.setattr("mcfa_fast.cli.predict.console", terminal)
+    monkeypatch.setattr("mcfa_fast.cli.common.console", terminal)
     assert invoke(*arguments, "csv").exit_code == 0
     assert "40/40" in terminal.file.getvalue()
 

@@ -1,6 +1,10 @@
 // What the tests set and read, through ctypes.
 #include <cstring>
+#include <filesystem>
+#include <map>
 #include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "fibers.h"
 #include "../../csrc/common/launch.cuh"
@@ -13,9 +17,24 @@ int64_t block_size = 64;
 int64_t chunk_columns = 32;
 int64_t most_symmetric_chunks = 64;
 
+namespace {
+
+// Below csrc, the same by whichever path a header was included.
+const std::string& place_of(const char* file, int line) {
+  static std::map<std::pair<const char*, int>, std::string> places;
+  auto& place = places[{file, line}];
+  if (place.empty()) {
+    const char* below = std::strstr(file, "csrc/");
+    const std::filesystem::path path(below == nullptr ? file : below + 5);
+    place = path.lexically_normal().string() + ":" + std::to_string(line);
+  }
+  return place;
+}
+
+}  // namespace
+
 bool faulty(Fault fault, const char* file, int line) {
-  const char* below = std::strstr(file, "csrc/");
-  const auto at = std::string(below == nullptr ? file : below + 5) + ":" + std::to_string(line);
+  const auto& at = place_of(file, line);
   ++settings.calls[static_cast<int>(fault)][at];
   return settings.fault == fault && settings.fault_at == at;
 }
