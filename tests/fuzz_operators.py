@@ -133,7 +133,8 @@ def strange_tensor(choose: random.Random, tensor: torch.Tensor) -> torch.Tensor:
     ]
     if integral:
         far = choose.choice([-1, 2**31, 2**63 - 1, -(2**63), len(tensor)])
-        choices += [lambda: torch.full_like(tensor, far)] * 4
+        # Wraps around in the narrower types that a first change may have made.
+        choices += [lambda: torch.full(tensor.shape, far).to(tensor.dtype)] * 4
     else:
         value = choose.choice([float("nan"), float("inf"), -float("inf"), 3e38, 1e-45, 0.0])
         places = torch.rand(tensor.shape, generator=generator) < choose.choice([0.01, 1.0])

@@ -124,11 +124,11 @@ def with_nan_weights(classifier):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_nan_weights, r"eszsl: its trained state \(weights_\) holds NaN"),
-        (lambda one: one.set_params(calibration=np.nan), "the calibration is nan"),
+        (with_nan_weights, r"scores of row 0 are not finite: eszsl: its trained state \(weights_\)"),
+        (lambda one: one.set_params(calibration=np.nan), "calibration: expected a finite number"),
     ],
 )
 def test_scores_that_are_not_finite_are_not_exported(change, message, tmp_path):
-    with pytest.raises(ValueError, match=f"scores of row 0 are not finite: {message}"):
+    with pytest.raises(ValueError, match=message):
         mf.export_classifier(change(fitted("eszsl", "gzsl")), tmp_path / "a")
     assert not (tmp_path / "a").exists()

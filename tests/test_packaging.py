@@ -171,6 +171,10 @@ print(json.dumps(outcome))
     refused = {name: error for name, error in outcome.items() if error is not None}
     assert {"classifiers", "cli", "reporting", "serving", "systems.base"} <= set(refused)
     for name, (kind, message) in refused.items():
+        room, _, library = name.partition(".")
+        if room == "compat":  # in place of losses of a library that users have
+            assert kind == "ModuleNotFoundError" and message == f"No module named {library!r}"
+            continue
         assert kind == "MissingExtraError", f"{name}: {message}"
         assert re.fullmatch(
             r"mcfa_fast\.\w+: \w+ is not installed; pip install 'mcfa_fast\[\w+\]'", message

@@ -130,7 +130,7 @@ class CADAVAE(VAESystem):
         count_instances = self.config.class_weighting == "instances"
 
         def losses(
-            output: VAEOutput, weights: TermWeights, share: Share | None
+            output: VAEOutput, weights: TermWeights, share: Share | None = None
         ) -> CADAVAELosses:
             terms = vae_terms(output, count_instances=count_instances, share=share)
             total = weights.reconstruction * terms.reconstruction
