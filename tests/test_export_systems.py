@@ -124,7 +124,7 @@ def with_nan_weights(classifier):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_nan_weights, r"scores of row 0 are not finite: eszsl: its trained state \(weights_\)"),
+        (with_nan_weights, r"row 0 are not finite: eszsl: its trained state \(weights_\)"),
         (lambda one: one.set_params(calibration=np.nan), "calibration: expected a finite number"),
     ],
 )
