@@ -21,9 +21,10 @@ __all__ = ["load_exported"]
 def load_exported(path: str | os.PathLike[str]) -> Predictor:
     """Read what :func:`~mcfa_fast.export.export.export_classifier` wrote, on the CPU.
 
-    The format is found from the content. Nothing is unpickled and no Python code from the file is
-    run; but TorchScript and ONNX are programs for their runtimes, so that a file from a source that
-    you do not trust can still waste time and memory or answer wrongly.
+    The format is found from the content. **A file must come from a source that you trust.** Nothing
+    is unpickled and no Python code of it is run, and the operators of a .pt2 are checked; but a .pt
+    is a TorchScript program, which may write files and call any operator, and whatever its format,
+    a file can waste time and memory or answer wrongly.
 
     Args:
         path: an exported file of any format.
