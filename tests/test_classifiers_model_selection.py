@@ -122,3 +122,30 @@ def test_descriptors_in_other_units_are_refused(classifier):
 def test_devices_that_are_not_there(system, device, message):
     with pytest.raises(ValueError, match=message):
         mf.ZeroShotClassifier(system, device=device).fit(FEATURES, LABELS, SEMANTICS)
+
+
+class Frame:
+    """As much of a data frame as is looked at."""
+
+    def __init__(self, values, columns):
+        self.values, self.columns = values, columns
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype=dtype)
+
+
+def test_columns_of_a_data_frame_must_be_those_of_fit(tmp_path):
+    names = [f"pixel {index}" for index in range(FEATURES.shape[1])]
+    fitted = mf.ZeroShotClassifier("eszsl").fit(Frame(FEATURES, names), LABELS, SEMANTICS)
+    fitted.save(tmp_path / "classifier.pt")
+    for classifier in (fitted, mf.ZeroShotClassifier.load(tmp_path / "classifier.pt")):
+        assert classifier.feature_names_in_.tolist() == names
+        expected = classifier.predict(FEATURES)  # which has no names
+        assert np.array_equal(classifier.predict(Frame(FEATURES, names)), expected)
+        swapped = [names[1], names[0], *names[2:]]
+        with pytest.raises(ValueError, match="where column 0 is 'pixel 0', got 'pixel 1'"):
+            classifier.predict(Frame(FEATURES, swapped))
+        with pytest.raises(ValueError, match="column 63 is 'pixel 63', got None"):
+            classifier.predict_proba(Frame(FEATURES[:, :-1], names[:-1]))
+    again = fitted.fit(FEATURES, LABELS, SEMANTICS)
+    assert not hasattr(again, "feature_names_in_")

@@ -20,7 +20,7 @@ from mcfa_fast.classifiers.reading import read_chunks, row_parts
 from mcfa_fast.classifiers.transductive_inputs import TransductionConfig
 from mcfa_fast.classifiers.transductive_view import TransductiveClassifier, labelled_of
 from mcfa_fast.data.features import FeatureRows
-from mcfa_fast.data.inputs import as_features, as_labels, resolve_candidates
+from mcfa_fast.data.inputs import as_features, as_labels, check_columns, resolve_candidates
 from mcfa_fast.data.npy import NpyFile
 from mcfa_fast.evaluation.metrics import mean_class_accuracy
 from mcfa_fast.selection.result import Selection
@@ -303,6 +303,7 @@ class PredictionMixin(ClassifierMixin):
         return TransductiveClassifier(self, labelled_of(features, labels), config, progress)
 
     def _checked(self, features: ArrayLike | Tensor) -> np.ndarray | NpyFile:
+        check_columns(features, getattr(self, "feature_names_in_", None))
         # Values are checked on the way, not in a pass of their own.
         return as_features(features, self.n_features_in_, scan=False)
 

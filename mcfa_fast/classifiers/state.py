@@ -34,6 +34,7 @@ def write_classifier(path: Path, classifier: ZeroShotClassifier) -> None:
         "run": classifier.run_.model_dump_json(),
         "selection": None if selection is None else selection.to_dict(),
         "class_names": list(classifier.class_names_),
+        "feature_names": list(getattr(classifier, "feature_names_in_", ())) or None,
         "visual_features": fitted.system.visual_features,
         "system": dict(fitted.system.state_dict()),
         "table": vars(fitted.table),
@@ -79,4 +80,5 @@ def _restore(
     classifier.run_, classifier.fitted_ = run, Fitted(system, table, heads)
     classifier.selection_ = state["selection"] and Selection.from_dict(state["selection"])
     classifier.class_names_ = tuple(state["class_names"])
+    classifier.take_feature_names(state.get("feature_names"))
     return classifier

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import ArrayLike
@@ -23,7 +24,7 @@ from mcfa_fast.classifiers.prediction import PredictionMixin
 from mcfa_fast.classifiers.selecting import select
 from mcfa_fast.classifiers.state import read_classifier, write_classifier
 from mcfa_fast.data.features import FeatureRows
-from mcfa_fast.data.inputs import as_class_names, as_semantics, training_data
+from mcfa_fast.data.inputs import as_class_names, as_semantics, column_names, training_data
 from mcfa_fast.selection.result import Selection
 from mcfa_fast.systems.base import System, SystemConfig
 from mcfa_fast.systems.fit import fit
@@ -72,6 +73,8 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
         system_: the trained system.
         heads_: its heads, by name.
         n_features_in_: number of visual features F.
+        feature_names_in_: names of the columns, where `fit` was given a data frame; other frames
+            must have the same columns in the same order.
 
     Source:
         Calibrated stacking: Chao et al., "An empirical study and analysis of generalized zero-shot
@@ -226,7 +229,8 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
         widths = data.features.width, data.semantics.shape[1]
         system = find(run.system).system(run.options, *widths, device=self.device)
         self.history_ = fit(system, data, run_dir=run_dir, progress=self.progress, group=group)
-        return self._take(run, selection, fit_heads(run, system, data, monitor), data.class_names)
+        fitted = fit_heads(run, system, data, monitor)
+        return self._take(run, selection, fitted, data.class_names, column_names(features))
 
     def fit_heads(
         self,
@@ -256,7 +260,8 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
         if system.name != run.system:
             raise ValueError(f"system: expected a trained {run.system}, got {system.name}")
         run = run.model_copy(update={"options": system.config})
-        return self._take(run, None, fit_heads(run, system, data, monitor), data.class_names)
+        fitted = fit_heads(run, system, data, monitor)
+        return self._take(run, None, fitted, data.class_names, column_names(features))
 
     def with_head(self, head: str) -> ZeroShotClassifier:
         """This classifier with another head that answers: a view, which shares all that was fitted.
@@ -330,10 +335,18 @@ class ZeroShotClassifier(PredictionMixin, BaseEstimator):
         selection: Selection | None,
         fitted: Fitted,
         class_names: tuple[str, ...],
+        feature_names: tuple[str, ...] | None,
     ) -> ZeroShotClassifier:
         self.run_, self.selection_, self.fitted_ = run, selection, fitted
         self.class_names_ = class_names
+        self.take_feature_names(feature_names)
         return self
+
+    def take_feature_names(self, names: Sequence[str] | None) -> None:
+        """Expect features with columns of these names from now on; None expects no names."""
+        self.__dict__.pop("feature_names_in_", None)
+        if names is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
 
 
 class MCFAClassifier(ZeroShotClassifier):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ __all__ = [
     "as_features",
     "as_labels",
     "as_semantics",
+    "check_columns",
+    "column_names",
     "resolve_candidates",
     "training_data",
 ]
@@ -121,6 +124,31 @@ def as_features(
     if isinstance(features, np.ndarray) and file_of(features) is None and not is_computable:
         features = features.astype(np.float32)
     return features
+
+
+def column_names(values: Any) -> tuple[str, ...] | None:
+    """Names of the columns of a data frame; None for what has none."""
+    columns = getattr(values, "columns", None)
+    if columns is None or not all(isinstance(name, str) for name in columns):
+        return None
+    return tuple(columns)
+
+
+def check_columns(values: Any, expected: Sequence[str] | None) -> None:
+    """Check that a data frame has the expected columns in their order.
+
+    Raises:
+        ValueError: when it has not; it names the first that differs.
+    """
+    names = column_names(values)
+    if names is None or expected is None or names == tuple(expected):
+        return
+    for index, (name, other) in enumerate(zip_longest(names, expected)):
+        if name != other:
+            raise ValueError(
+                f"features: expected the columns of fit() in their order, where column {index} is "
+                f"{other!r}, got {name!r}"
+            )
 
 
 def as_labels(values: Any, rows: int, classes: int) -> np.ndarray:
