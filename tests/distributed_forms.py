@@ -87,9 +87,9 @@ def single_functions_and_modules(rank, size):
     """Each loss by itself is that of all three; modules are the functions."""
     batch = share([3, 6], rank)
     visual, semantic, labels, temperature = batch.here()
-    shared = {"temperature": temperature, "group": Ranks()}
+    shared = {"temperature": torch.nn.Parameter(temperature.detach()), "group": Ranks()}
     losses = mf.functional.contrastive_losses(visual, semantic, labels, **shared)
-    module = mf.ContrastiveLosses(group=dist.group.WORLD, temperature=temperature)
+    module = mf.ContrastiveLosses(group=dist.group.WORLD, temperature=shared["temperature"])
     alone = (
         mf.functional.vtov_loss(visual, labels, **shared),
         mf.functional.vtos_loss(visual, semantic, labels, **shared),
